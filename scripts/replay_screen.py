@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from blip2sweep.analysis.layer_groups import layer_groups, noise
-from blip2sweep.analysis.screening import Family, Grid, Screening, Seen, seen_of
+from blip2sweep.analysis.screening import Screening
+from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
 from blip2sweep.importing.blip2_coco import SWEEP, import_blip2_coco
 from blip2sweep.importing.study import MODEL
 from blip2sweep.metrics import METRICS
@@ -80,7 +81,8 @@ class Images:
         there = self.seen.get(cell, 0)
         ends = (n for n in self.looks if n >= there and self._stops(cell, n, rule))
         n = self.seen[cell] = next(ends)
-        return seen_of(CIDER, self.arrays[cell, :n], self.base[:n], None, len(self.base))
+        of = None if n == len(self.base) else len(self.base)
+        return seen_of(CIDER, self.arrays[cell, :n], self.base[:n], None, of)
 
     def _stops(self, cell: int, n: int, rule: Rule | None) -> bool:
         if n == len(self.base):

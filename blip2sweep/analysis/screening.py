@@ -13,106 +13,23 @@ a share of the baseline on the same images. Nothing is seen twice: a rule that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from blip2sweep.analysis.predict import Predictor, fit
+from blip2sweep.analysis.screening_grid import Array, Belief, Family, Grid, Mask, Seen, improvement
 from blip2sweep.analysis.suggest import suggest
-from blip2sweep.metrics import Images, Metric
-from blip2sweep.metrics.intervals import counted
 from blip2sweep.metrics.stopping import Rule
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.intp]
 HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
 FIRST, ROUND = 16, 10  # cells at random, and cells of each round
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
 OPEN, CONTENDS = 2.0, 1.64  # standard deviations of the upper ends: of cells not looked at, and of those not whole
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
 OWN = 0.005  # standard deviation at least of what cells keep beside what a prediction can know of
-UNSEEN = 0.1  # images that may break, of those a cell has not seen
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
-
-
-class Seen(NamedTuple):
-    """What is known of a cell that ran. kept: its share of the baseline. error: the standard error of that, 0 of a whole
-    cell. images: how many it saw."""
-
-    kept: float
-    error: float
-    images: int
-
-    @property
-    def whole(self) -> bool:
-        return self.error == 0
-
-
-def seen_of(metric: Metric, cell: Array, baseline: Array, images: Images | None, of: int) -> Seen:
-    """What is known of a cell that saw some of `of` images.
-
-    cell, baseline: (n, k) statistics of the same samples; images: which belong to which image. The error is that of a
-    ratio, by the delta method, of images drawn without return. It is that of a break of a tenth of an unseen image at
-    least: a cell that changed nothing yet may.
-    """
-    base, own = counted(metric, baseline, cell, images)
-    n, kept = len(base), metric.value(cell) / metric.value(baseline)
-    if n >= of or metric.ratio is None:
-        return Seen(kept, 0.0, n)
-    score = metric.ratio[0]
-    off = own[:, score] - kept * base[:, score]
-    error = np.sqrt(off @ off / max(n - 1, 1) / n * (1 - n / of)) / base[:, score].mean()
-    return Seen(kept, max(float(error), UNSEEN / n), n)
-
-
-class Family(NamedTuple):
-    """Cells that predict each other. rows: of the grid. noise: (rows, groups). groups: the family of each group."""
-
-    rows: Rows
-    noise: Array
-    groups: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The cells to choose from. sizes, seconds: (cells,), of the whole model and of a run on all images. base: the size
-    of the baseline. families: of the cells that can be predicted; the others are all looked at."""
-
-    sizes: Array
-    seconds: Array
-    base: float
-    families: Sequence[Family]
-
-    @property
-    def smaller(self) -> NDArray[np.bool_]:
-        """The cells that are smaller than the baseline: others save nothing, and are not run."""
-        mask: NDArray[np.bool_] = self.sizes < self.base
-        return mask
-
-    def best(self, values: Array, among: NDArray[np.bool_]) -> Array:
-        """For each cell the best of `values` (cells,) among the cells of a mask that are at most as large, and 1 where the
-        baseline is; 0 where there is none."""
-        own = np.flatnonzero(among)
-        sizes, found = np.append(self.sizes[own], self.base), np.append(values[own], 1.0)
-        order = np.argsort(sizes, kind="stable")
-        best = np.append(0.0, np.maximum.accumulate(found[order]))
-        return best[np.searchsorted(sizes[order], self.sizes, side="right")]
-
-
-@dataclass
-class Belief:
-    """What each cell keeps, as far as is known: mean and standard deviation, (cells,) each. 0 deviation: it is whole."""
-
-    mean: Array
-    deviation: Array
-
-    def upper(self, deviations: float) -> Array:
-        """The upper end of what each cell keeps."""
-        return self.mean + deviations * self.deviation
 
 
 Run = Callable[[list[int], Rule | None], Mapping[int, Seen]]
@@ -201,7 +118,7 @@ class Screening:
         may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
         return self._ahead(belief.mean, best, may) or self._ahead(belief.upper(CONTENDS), best, may)
 
-    def _ahead(self, values: Array, best: Array, may: NDArray[np.bool_]) -> list[int]:
+    def _ahead(self, values: Array, best: Array, may: Mask) -> list[int]:
         """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""
         found, top = list[int](), -np.inf
         for i in sorted(np.flatnonzero(may).tolist(), key=lambda i: (self.grid.sizes[i], -values[i])):
@@ -247,17 +164,7 @@ class Screening:
         self.fits[number] = self.fits[number].again(noise, kept, errors)
         return self.fits[number]
 
-    def _mask(self, cells: object) -> NDArray[np.bool_]:
+    def _mask(self, cells: Iterable[int]) -> Mask:
         mask = np.zeros(len(self.grid.sizes), dtype=bool)
-        mask[list(cells)] = True  # type: ignore[call-overload]
+        mask[list(cells)] = True
         return mask
-
-
-def improvement(belief: Belief, best: Array) -> Array:
-    """By how much each cell is expected to be better than `best`, counting 0 where it is not (expected improvement:
-    Mockus, 1975; Jones, Schonlau and Welch, 1998), (cells,)."""
-    deviation = np.maximum(belief.deviation, 1e-9)
-    z = (belief.mean - best) / deviation
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    gained: Array = deviation * (density + z * ndtr(z))
-    return np.maximum(gained, 0)

@@ -15,7 +15,7 @@ from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.recipes import entries, is_further
-from blip2sweep.analysis.screening import Family, Grid, Seen, seen_of
+from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
 from blip2sweep.commands.run import Launch, failures, plan_sweep, run_sweep
 from blip2sweep.console.printing import tell
 from blip2sweep.errors import SweepFailed, UserError
@@ -142,9 +142,10 @@ class Rounds:
             if key not in draws:
                 continue
             mask = draws.seen.get(key)
+            of = None if mask is None else draws.images.count
             base = draws.arrays[draws.baseline] if mask is None else draws.arrays[draws.baseline][mask]
             ids = [n for j, n in enumerate(draws.image_ids) if mask is None or mask[j]]
-            found[i] = seen_of(metric, draws.arrays[key], base, images(ids), draws.images.count)
+            found[i] = seen_of(metric, draws.arrays[key], base, images(ids), of)
         return found
 
 
