@@ -4,8 +4,8 @@
    where nothing is special. After each round all cells are predicted. A cell is *open* while its upper end is better by
    MARGIN than the best cell at most as large, among those that were looked at. Only open cells are suggested, weighed by
    what they may add to the frontier. The looks end when no cell is open.
-2. **Closer.** A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
-   Those that would make the frontier see more images, and in the end all. It ends when there is no contender.
+2. **Closer**, where no cell is open. A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
+   Those that would make the frontier see more images, and in the end all. It ends when there is neither.
 
 So the cells on the frontier are whole, and no value of a cell that stopped is shown as one of them. What a cell keeps is
 a share of the baseline on the same images. Nothing is seen twice: a rule that is stricter goes on from where a cell is.
@@ -54,13 +54,22 @@ class Screening:
     def __call__(self, seed: int = 0) -> list[int]:
         """Screen. Returns the whole cells of the frontier, from small to large. seed: of the first cells."""
         self._run(self._first(seed), self.half_widths[0], "looked at")
-        while chosen := self._open():
+        while self._round():
+            pass
+        return self.frontier()
+
+    def _round(self) -> bool:
+        """Run what is open, else what contends. Returns False where there is neither: the same is then known again to who
+        begins with what was seen."""
+        belief = self._belief()
+        if chosen := self._open(belief):
             self._run(chosen, self.half_widths[0], "looked at")
-        while contenders := self._contenders():
-            narrow = {i: self._next(i) for i in contenders}
+            return True
+        narrow = {i: self._next(i) for i in self._contenders(belief)}
+        if narrow:
             width = max(narrow.values())
             self._run([i for i, own in narrow.items() if own == width], width, "seen closer" if width else "run whole")
-        return self.frontier()
+        return bool(narrow)
 
     def frontier(self) -> list[int]:
         """The whole cells, smaller than the baseline, that keep more than every whole cell at most as large."""
@@ -92,9 +101,9 @@ class Screening:
             chosen += [int(i) for i in drawn]
         return [i for i in (*chosen, *np.flatnonzero(self.grid.smaller & ~inside).tolist()) if i not in self.seen]
 
-    def _open(self) -> list[int]:
+    def _open(self, belief: Belief) -> list[int]:
         """The cells to look at next; none where no cell that was not looked at may be on the frontier."""
-        belief, there = self._belief(refit=True), self._mask(self.seen)
+        there = self._mask(self.seen)
         best = self.grid.best(belief.mean, there)
         may = (belief.upper(OPEN) > best + MARGIN) & ~there & self.grid.smaller & ~self._mask(self.failed)
         chosen = list[int]()
@@ -110,9 +119,9 @@ class Screening:
             chosen += [int(family.rows[i]) for i in picked]
         return chosen
 
-    def _contenders(self) -> list[int]:
+    def _contenders(self, belief: Belief) -> list[int]:
         """The cells to see closer: those that would be on the frontier as far as is known, else those that may be."""
-        belief, there = self._belief(refit=False), self._mask(self.seen)
+        there = self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
         may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
@@ -134,8 +143,8 @@ class Screening:
 
     # ---- what is known
 
-    def _belief(self, refit: bool) -> Belief:
-        """refit: whether the predictors are fitted anew, or take the new results only."""
+    def _belief(self) -> Belief:
+        """What each cell keeps, from its own result and from those of its family."""
         mean, deviation = np.full(len(self.grid.sizes), PRIOR[0]), np.full(len(self.grid.sizes), PRIOR[1])
         for i, s in self.seen.items():
             mean[i], deviation[i] = s.kept, s.error
@@ -143,7 +152,7 @@ class Screening:
             own = [i for i, row in enumerate(family.rows) if int(row) in self.seen]
             if not own:
                 continue
-            predictor = self._fitted(number, family, own, refit)
+            predictor = self._fitted(number, family, own)
             place = np.full(len(family.rows), -1)
             place[own] = np.arange(len(own))
             mean[family.rows], deviation[family.rows] = predictor.latent(family.noise, place)
@@ -152,16 +161,15 @@ class Screening:
                 mean[i], deviation[i] = s.kept, 0.0
         return Belief(mean, deviation)
 
-    def _fitted(self, number: int, family: Family, own: list[int], refit: bool) -> Predictor:
+    def _fitted(self, number: int, family: Family, own: list[int]) -> Predictor:
         """The predictor of a family, fitted on the cells at these places of it and on the baseline."""
         known = [self.seen[int(family.rows[i])] for i in own]
         noise = np.vstack([family.noise[own], np.zeros((1, family.noise.shape[1]))])
         kept = np.array([*(s.kept for s in known), 1.0])
         errors = np.array([*(s.error for s in known), 0.0])
-        if refit or number not in self.fits:
-            self.fits[number] = fit(noise, kept, 1.0, family.groups, errors)
-            self.fits[number].scales[2] = max(self.fits[number].scales[2], OWN**2)
-        self.fits[number] = self.fits[number].again(noise, kept, errors)
+        fitted = fit(noise, kept, 1.0, family.groups, errors)
+        fitted.scales[2] = max(fitted.scales[2], OWN**2)
+        self.fits[number] = fitted.again(noise, kept, errors)
         return self.fits[number]
 
     def _mask(self, cells: Iterable[int]) -> Mask:

@@ -14,7 +14,7 @@ from blip2sweep.analysis.screening_grid import Belief, Family, Grid, Seen, impro
 from blip2sweep.metrics import METRICS, images
 from blip2sweep.metrics.stopping import Rule
 
-WIDTHS = np.array([w for w in product((0, 8, 6, 5, 4, 3), repeat=3) if any(w)], dtype=np.float64)
+WIDTHS = np.array([w for w in product((0, 8, 5, 4, 3), repeat=3) if any(w)], dtype=np.float64)
 LAYERS = np.array([30.0, 5.0, 65.0])
 IMAGES = 1000
 
