@@ -183,7 +183,7 @@ def fit(
 def _factor(features: Array, scales: Array, extra: Array) -> tuple[Array, bool]:
     """The Cholesky factor of the kernel matrix with its noise. extra: variance of each cell's own error, (cells,)."""
     gram = _kernel(features, features, scales) + np.diag(scales[2] + 1e-8 + extra)
-    return cho_factor(gram, lower=True)  # type: ignore[no-any-return]
+    return cho_factor(gram, lower=True)
 
 
 def _posterior(mean: Mean, base: float, noise: Array, retained: Array, scales: Array, extra: Array) -> Predictor:

@@ -26,9 +26,9 @@ from blip2sweep.metrics.stopping import Rule
 HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
 FIRST, ROUND = 16, 10  # cells at random, and cells of each round
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
-OPEN, CONTENDS = 2.0, 1.64  # standard deviations of the upper ends: of cells not looked at, and of those not whole
+OPEN, CONTENDS = 2.0, 2.0  # standard deviations of the upper ends: of cells not looked at, and of those not whole
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
-OWN = 0.005  # standard deviation at least of what cells keep beside what a prediction can know of
+OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
 
 

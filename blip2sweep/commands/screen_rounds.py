@@ -50,7 +50,7 @@ class Rounds:
     rule: Rule
     plan: Plan
     jobs: dict[str, PlannedJob]
-    columns: list[Mapping[str, Any]]
+    columns: Sequence[Mapping[str, Any]]
     grid: Grid
     metric: str
     images: int

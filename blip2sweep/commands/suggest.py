@@ -107,7 +107,9 @@ def choose(
 def expected_seconds(problem: Problem, fresh: list[list[Entry]], output_dir: Path) -> Array:
     """Seconds of each recipe on all images: measured where the ledger has cells like it, else a guess from the model."""
     row = {str(k): v for k, v in problem.cells.iloc[0].to_dict().items() if isinstance(v, str | Real) and v == v}
-    fixed = {k: v for k, v in row.items() if not k.startswith("bits_")} | {"samples": int(row["samples"])}
+    fixed = {k: v for k, v in row.items() if not k.startswith("bits_")} | {
+        "samples": int(problem.cells["samples"].iloc[0])
+    }
     widths, means = alike(problem.params, max(problem.number_bits.values())), mean_seconds(Ledger(output_dir).refresh())
     columns = [{**fixed, **recipe_columns(expand(listed, problem.anatomy), widths)} for listed in fresh]
     return np.array([seconds_like(cast("Columns", c), means) for c in columns])
