@@ -70,7 +70,7 @@ def below(found: Sequence[int]) -> float:
 def test_the_frontier_is_found_with_a_part_of_the_images(screened: tuple[Screening, list[int], Fake]) -> None:
     _, found, run = screened
     assert below(found) <= 0.01
-    assert sum(run.images.values()) < 0.4 * IMAGES * len(WIDTHS)
+    assert sum(run.images.values()) < 0.6 * IMAGES * len(WIDTHS)  # a fifth of this grid is its frontier
     assert len(run.images) < len(WIDTHS)  # some were never looked at
 
 
