@@ -103,7 +103,8 @@ def stopping_of(plan: Plan, config: Mapping[str, object], again: Collection[str]
 
 def with_results(stopping: Stopping, plan: Plan, ledger: Ledger) -> Stopping:
     """The same with what the ledger has: cells that stopped before, and are done or go on."""
-    there = {k: a.result for k in plan.cells if (a := ledger.attempts.get(k)) and a.result and "stopped" in a.result}
+    own = ((k, ledger.attempts[k].result) for k in plan.cells if k in ledger.attempts and k not in plan.again)
+    there = {key: result for key, result in own if result and "stopped" in result}
     enough = [result for key, result in there.items() if key in plan.done]
     return replace(stopping, goes_on=len(there) - len(enough), done=told(enough))
 

@@ -41,8 +41,8 @@ class Looks:
         """Read the references of a task."""
         self._of(task).warm()
 
-    def __call__(self, request: LookRequest) -> str | None:
-        """Why the cell may stop; None where it has to go on. Raises UserError where that cannot be known."""
+    def __call__(self, request: LookRequest) -> LookAnswer:
+        """What the cell keeps, and whether it may stop. Raises UserError where that cannot be known."""
         own, predictions = self._of(request["task"]), Predictions(**request["predictions"])  # type: ignore[arg-type]
         cell = own.statistic(predictions)
         baseline, place = own.baseline(self.output_dir, request["baseline"])
@@ -50,7 +50,7 @@ class Looks:
             raise UserError(f"baseline {request['baseline']}: it lacks samples of these images")
         same = baseline[[place[i] for i in predictions.id]]
         found = ratio(own.metric, cell, same, images(predictions.image_id))
-        return decide(Rule(request["stop"], request["margin"]), found)
+        return {"reason": decide(Rule(request["stop"], request["margin"]), found), "kept": [*found], "error": None}
 
     def _of(self, task: TaskJob) -> MainMetric:
         name = canonical_json(task)
@@ -108,9 +108,13 @@ def main() -> None:
 def answer(looks: Looks, request: LookRequest) -> LookAnswer:
     """The answer to a request. It never raises."""
     try:
-        return {"reason": looks(request), "error": None}
+        return looks(request)
     except Exception as error:
-        return {"reason": None, "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__}
+        return {
+            "reason": None,
+            "kept": [],
+            "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,
+        }
 
 
 if __name__ == "__main__":

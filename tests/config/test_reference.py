@@ -51,7 +51,7 @@ def test_what_a_whole_command_has_once() -> None:
     """The same keys that a sweep over several values is refused for."""
     own = {name for name, key in keys().items() if key.means.counts == COMMAND and not name.startswith("hydra.")}
     several = {name for name in known_keys() if {name, name.split(".")[0]} & set(OF_THE_COMMAND)}
-    assert own == several - {"tracking", "analysis"}
+    assert own == several - {"tracking", "analysis", "evaluation"}
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def test_a_cell_that_is_computed_again_sees_all_images(tmp_path: Path) -> None:
     assert again.stopping.request is not None
     assert key not in again.stopping.request["images"]
     assert key not in again.done
+    assert again.remarks[1:] == [again.stopping.lines[0]]
     assert list(new_sweep(again, "", None, Ledger(tmp_path).refresh()).rerun) == [key]
 
 
