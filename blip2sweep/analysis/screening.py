@@ -21,6 +21,7 @@ import numpy as np
 from blip2sweep.analysis.predict import Predictor, fit
 from blip2sweep.analysis.screening_grid import Array, Belief, Family, Grid, Mask, Seen, improvement
 from blip2sweep.analysis.suggest import suggest
+from blip2sweep.console.remarks import many
 from blip2sweep.metrics.stopping import Rule
 
 HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
@@ -89,7 +90,7 @@ class Screening:
         self.asked |= dict.fromkeys(cells, half_width)
         self.seen |= self.run(cells, Rule("known", half_width) if half_width else None)
         self.failed |= {i for i in cells if i not in self.seen or (not half_width and not self.seen[i].whole)}
-        self.told(f"{len(cells)} cells {told}, {len(self.seen)} of {len(self.grid.sizes)} so far")
+        self.told(f"{many(len(cells), 'cell')} {told}, {len(self.seen)} of {len(self.grid.sizes)} so far")
 
     def _first(self, seed: int) -> list[int]:
         """Some cells of each family at random, and all cells of none."""

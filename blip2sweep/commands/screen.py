@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from blip2sweep.analysis.screening import FIRST, HALF_WIDTHS, MARGIN, Screening
 from blip2sweep.canonical import digest
+from blip2sweep.commands.plan import ONE_LINE
 from blip2sweep.commands.run import cell_overrides, own_command
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.console.printing import cell as shown_cell
@@ -28,7 +30,7 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     Raises UserError for a grid that cannot be screened, and SweepFailed where the baseline has no result.
     """
     widths = half_widths(jobs)
-    command = own_command().removeprefix("screen ")
+    command = own_command().removeprefix("-m ")
     rounds = Rounds.planned(named(jobs, command), way, command, Rule("known", widths[0]))
     if dry:
         say(*described(rounds, widths))
@@ -115,7 +117,10 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
         f"with the baseline {100 * share:.1f} % of the images of a full sweep"
     )
     if frontier:
-        console(soft_wrap=True).print(_table(rounds, frontier))
+        screen = console(soft_wrap=True)
+        if not screen.is_terminal and "COLUMNS" not in os.environ:
+            screen.width = ONE_LINE
+        screen.print(_table(rounds, frontier))
         say(
             f"every other cell is expected to be less than {100 * MARGIN:g} % of the baseline better than one at most as large"
         )
@@ -136,7 +141,7 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
 def _table(rounds: Rounds, frontier: Sequence[int]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("key", "bytes", "bits per weight", rounds.metric, "keeps", "95 %", "recipe"):
-        table.add_column(name, no_wrap=name != "recipe", overflow="fold",
+        table.add_column(name, no_wrap=name != "recipe", overflow="fold", min_width=24 if name == "recipe" else None,
                          justify="left" if name in ("key", "recipe") else "right")  # fmt: skip
     for i in frontier:
         columns, kept = rounds.columns[i], rounds.draws.kept(rounds.keys[i])
