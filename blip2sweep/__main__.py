@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from blip2sweep.console.printing import joined, prepare, say
+from blip2sweep.hydra_app import VERBS as OF_OVERRIDES
 from blip2sweep.hydra_app import run_hydra
 
 VERBS = (
@@ -37,6 +38,7 @@ VERBS = (
     "report",
     "recommend",
     "suggest",
+    "screen",
     "model",
     "lmms",
 )
@@ -55,14 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     words = ["--help", *words[1:]] if words[:1] == ["help"] else words  # as git, pip and others have it
     prepare()
-    if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
-        sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
+    if words and words[0] in OF_OVERRIDES and not {"--help", "-h"} & set(words):
+        sys.exit(guarded(lambda: run_hydra(words[1:], words[0])))
     if words and words[0] in ("plan", *VERBS):
         from blip2sweep.cli import app
 
-        its_words = (
-            ["plan", "--help"] if words[0] == "plan" else words
-        )  # its own words are overrides and flags of Hydra
+        # The words of these are overrides and flags of Hydra.
+        its_words = [words[0], "--help"] if words[0] in OF_OVERRIDES else words
         sys.exit(guarded(lambda: run_verb(app, its_words)))
     if not ASKS_NOTHING.issuperset(word.partition("=")[0] for word in words if word.startswith("-")):
         from blip2sweep.cli.asked import asked

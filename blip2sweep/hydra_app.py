@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, NoReturn, cast
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ALL_CELLS = "--all-cells"  # of `blip2sweep plan`
+# The verbs whose words are those of a sweep, and the flag of each that is not Hydra's.
+VERBS = {"plan": "--all-cells", "screen": "--plan"}
 
 
-def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
-    """Run Hydra's main on our config. words: the command line; plan_only: plan the sweep and run nothing.
+def run_hydra(words: Sequence[str], verb: str | None = None) -> None:
+    """Run Hydra's main on our config. words: the command line; verb: one of VERBS, None to run the sweep.
 
     Hydra prints several lines for an error and exits with 1. HYDRA_FULL_ERROR makes it raise the error instead.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    every = plan_only and ALL_CELLS in words
-    words = [word for word in words if word != ALL_CELLS] if every else words
+    flagged = verb is not None and VERBS[verb] in words
+    words = [word for word in words if word != VERBS[verb]] if verb is not None and flagged else words
     import hydra
     from hydra.core.plugins import Plugins
 
@@ -30,8 +31,8 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
 
     sys.argv = ["blip2sweep", *arguments(words)]
     foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
-    if plan_only and foreign:
-        refuse_plan(foreign)
+    if verb and foreign:
+        refuse_plan(foreign, verb)
     composed_once.install()
     schema.register()
     callbacks.register()
@@ -39,15 +40,15 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Plugins.instance().register(sweeper.GridSweeper)
     Plugins.instance().register(launchers.LocalLauncher)
     Plugins.instance().register(launchers.SlurmLauncher)
-    task = (describe_every_cell if every else describe_cell) if plan_only else run_cell
+    task = TASKS[verb, flagged] if verb else run_cell
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(task)()
 
 
-def refuse_plan(sweeper: str) -> NoReturn:
-    """Raise UserError for a plan with a sweeper of others."""
+def refuse_plan(sweeper: str, verb: str = "plan") -> NoReturn:
+    """Raise UserError for a plan or a screening with a sweeper of others."""
     from blip2sweep.errors import UserError
 
-    raise UserError(f"{sweeper}: what such a sweeper runs is decided while it runs; right: plan without it")
+    raise UserError(f"{sweeper}: what such a sweeper runs is decided while it runs; right: {verb} without it")
 
 
 def describe_cell(config: DictConfig) -> float:
@@ -60,7 +61,27 @@ def describe_every_cell(config: DictConfig) -> float:
     raise NotImplementedError
 
 
-PLANS = (describe_cell, describe_every_cell)
+def screen_cells(config: DictConfig) -> float:
+    """The same of `blip2sweep screen`: our sweeper runs some of the cells, in rounds."""
+    raise NotImplementedError
+
+
+def describe_screening(config: DictConfig) -> float:
+    """The same of `blip2sweep screen --plan`."""
+    raise NotImplementedError
+
+
+TASKS = {
+    ("plan", False): describe_cell,
+    ("plan", True): describe_every_cell,
+    ("screen", False): screen_cells,
+    ("screen", True): describe_screening,
+}  # by verb, and whether its flag was given
+
+
+def verb_of(task: object) -> str | None:
+    """The verb that a task function of Hydra stands for; None where the sweep is run."""
+    return next((verb for (verb, _), own in TASKS.items() if own is task), None)
 
 
 def run_cell(config: DictConfig) -> float:

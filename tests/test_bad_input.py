@@ -123,6 +123,13 @@ CASES = {
     "a verb's flag misspelt": (["table", "--formt", "csv"], ["table: No such option: --formt", "blip2sweep table --help"]),
     "a word too many": (["status", "a", "b"], ["status: ", "blip2sweep status --help"]),
     "a number in words": (["suggest", "-n", "many"], ["suggest: Invalid value for '-n'"]),
+    "a screening that does not wait": (
+        ["screen", "quant.bits=2,4", "hydra/launcher=slurm", "hydra.launcher.wait=false"],
+        ["hydra.launcher.wait=false: a screening reads results", "right: leave it out"],
+    ),
+    "a screening by a launcher of others": (["screen", "quant.bits=2,4", "hydra/launcher=basic"], ["right: local or slurm"]),
+    "a screening by a sweeper of others": (["screen", "hydra/sweeper=basic"], ["hydra/sweeper=basic", "right: screen without it"]),
+    "a screening of an unknown key": (["screen", "--plan", "quant.bit=2"], ["quant.bit", "did you mean"]),
     "a verb without its argument": (["logs"], ["logs: Missing argument 'key'"]),
     "an export of no cell": (["export", "--to", "openvino", "x"], ["export: no cell", "right: such as blip2sweep export KEY"]),
     "an export to an unknown format": (["export", "ab", "--to", "gguf", "x"], ["--to gguf: no such format"]),

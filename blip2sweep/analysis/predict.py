@@ -90,6 +90,22 @@ class Predictor:
         """The predicted metric of cells, (cells,). noise: (cells, groups)."""
         return self.base * np.clip(self.mean(noise) + self._kernel(noise, self.noise) @ self.alpha, 0, None)
 
+    def latent(self, noise: Array, fitted: Rows) -> tuple[Array, Array]:
+        """(mean, standard deviation) of what cells really keep, in shares of the baseline, (cells,) each.
+
+        fitted: for each cell its row among those of the fit, -1 for the others. What a cell keeps beside the smooth
+        correction is known of it alone, and the better the smaller the error it was fitted with.
+        """
+        cross = self._kernel(noise, self.noise)
+        there = np.flatnonzero(fitted >= 0)
+        cross[there, fitted[there]] += self.scales[2]
+        spread = self.scales[0] + self.scales[2] - ((cross @ self.inverse) * cross).sum(axis=1)
+        return np.clip(self.mean(noise) + cross @ self.alpha, 0, None), np.sqrt(np.maximum(spread, 0))
+
+    def again(self, noise: Array, metric: Array, errors: Array) -> Predictor:
+        """The same mean and scales with other results; arguments as of `fit`."""
+        return _posterior(self.mean, self.base, noise, metric / self.base, self.scales, (errors / self.base) ** 2)
+
     def covariance(self, noise: Array) -> Array:
         """The posterior covariance of the correction, (cells, cells), in squared shares of the baseline."""
         cross = self._kernel(noise, self.noise)
@@ -134,20 +150,23 @@ def competing(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     return cells[np.isfinite(cells[metric].to_numpy(float))]
 
 
-def fit(noise: Array, metric: Array, base: float, families: Sequence[str]) -> Predictor:
+def fit(
+    noise: Array, metric: Array, base: float, families: Sequence[str], errors: Array | None = None
+) -> Predictor:  # fmt: skip
     """A predictor fitted on cells.
 
     noise: (cells, groups), a row of zeros for the baseline. metric: (cells,), finite. base: the baseline's metric,
-    above 0. families: one name for each group.
+    above 0. families: one name for each group. errors: the standard error of each metric, (cells,); None: all cells
+    are as well known.
     """
     retained = metric / base
+    extra = np.zeros(len(retained)) if errors is None else (errors / base) ** 2
     mean = fit_mean(noise, retained, families, LOOSE)
     features, residual = _features(noise, mean), retained - mean(noise)
 
     def factor(t: Array) -> tuple[Array, tuple[Array, bool]]:
         scales = np.exp(t * np.array([2, 1, 2]))
-        gram = _kernel(features, features, scales) + np.eye(len(retained)) * (scales[2] + 1e-8)
-        return scales, cho_factor(gram, lower=True)
+        return scales, _factor(features, scales, extra)
 
     def cost(t: Array) -> float:
         _, lower = factor(t)
@@ -158,9 +177,18 @@ def fit(noise: Array, metric: Array, base: float, families: Sequence[str]) -> Pr
     # Six standard deviations of the prior to either side. A longer first step could make a scale 0 and the kernel NaN.
     bounds = list(zip(PRIOR[0] - 6 * PRIOR[1], PRIOR[0] + 6 * PRIOR[1], strict=True))
     best = min((minimize(cost, s, method="L-BFGS-B", bounds=bounds) for s in starts), key=lambda o: o.fun)
-    scales, lower = factor(best.x)
-    inverse = cho_solve(lower, np.eye(len(retained)))
-    return Predictor(mean, base, noise, inverse @ residual, inverse, scales)
+    return _posterior(mean, base, noise, retained, factor(best.x)[0], extra)
+
+
+def _factor(features: Array, scales: Array, extra: Array) -> tuple[Array, bool]:
+    """The Cholesky factor of the kernel matrix with its noise. extra: variance of each cell's own error, (cells,)."""
+    gram = _kernel(features, features, scales) + np.diag(scales[2] + 1e-8 + extra)
+    return cho_factor(gram, lower=True)
+
+
+def _posterior(mean: Mean, base: float, noise: Array, retained: Array, scales: Array, extra: Array) -> Predictor:
+    inverse = cho_solve(_factor(_features(noise, mean), scales, extra), np.eye(len(retained)))
+    return Predictor(mean, base, noise, inverse @ (retained - mean(noise)), inverse, scales)
 
 
 # ---- how good it is

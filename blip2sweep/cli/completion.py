@@ -15,6 +15,7 @@ from pathlib import Path
 from blip2sweep.config.json_schema import names
 from blip2sweep.config.keys import Key, groups, keys
 from blip2sweep.config.topics import TOPICS
+from blip2sweep.hydra_app import VERBS
 from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_anatomy, shipped_models
 
@@ -47,7 +48,7 @@ def _without_program(words: Sequence[str]) -> Sequence[str]:
 
 def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterator[tuple[str, str]]:
     last = before[-1] if before else ""
-    if before and before[0] in verbs and before[0] != "plan":
+    if before and before[0] in verbs and before[0] not in VERBS:
         yield from _of_verb(before[0], before[1:], before, current)
     elif set(before) & {"--help", "-h"}:
         yield from ((f"{name} ", topic.title) for name, topic in TOPICS.items())
@@ -58,7 +59,7 @@ def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterato
     elif FLAGS.get(last):
         yield from ((f"{word} ", "") for word in FLAGS[last])
     elif current.startswith("-"):
-        yield from ((f"{flag} ", "") for flag in FLAGS)
+        yield from ((f"{flag} ", "") for flag in (*FLAGS, *(VERBS[verb] for verb in before[:1] if verb in VERBS)))
     elif last not in FILES:
         yield from ((f"{verb} ", "") for verb in verbs if not before)
         yield from _overrides(current, groups(*_folders(before)), _parts(before))

@@ -34,7 +34,32 @@ def plan(
     """
     from blip2sweep.hydra_app import run_hydra
 
-    run_hydra(overrides or [], plan_only=True)
+    run_hydra(overrides or [], "plan")
+
+
+def screen(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="What a sweep takes: key=value, and flags of Hydra.")
+    ] = None,
+) -> None:
+    """Find the frontier of size and metric of a grid, and run no more of it than that takes.
+
+    The baseline runs whole. Then rounds of cells see a few images each; after each round all others are predicted, and
+    those that may be on the frontier are chosen by what they teach for each second. In the end the cells of the frontier
+    run on all images, and a table shows them with what comes next.
+
+    \b
+      blip2sweep screen --plan quant.bits=3,4,5,6,8 part=vision,language,all
+      blip2sweep screen quant.bits=3,4,5,6,8 part=vision,language,all sweep_name=mine
+      blip2sweep screen … hydra/launcher=slurm
+
+    Overrides are those of a sweep of the whole grid. --plan says what would be done, and runs nothing.
+    evaluation.half_width=10% sets how closely a cell is known at its first look. Results are those of any sweep: in the
+    same ledger, under the same keys. Ctrl-C loses at most the cells in hand, and the same command goes on.
+    """
+    from blip2sweep.hydra_app import run_hydra
+
+    run_hydra(overrides or [], "screen")
 
 
 SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one what was started last.")]

@@ -100,7 +100,7 @@ def run_sweep(
     go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
     told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun, plan.timed, plan.stopping.request)
-    sweep.settings, sweep.tracking = with_earlier(told, sweep.settings), dict(config["tracking"])
+    sweep.settings, sweep.tracking = with_earlier(told, sweep.settings, plan.cells), dict(config["tracking"])
     if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
         sweep.settings["outside"] = code
     sweep.submissions = submissions_of(output_dir, sweep.name)

@@ -60,6 +60,7 @@ RESULTS = (
     "The ledger in output_dir is the truth; tables and pages are made of it again at any time:",
     "  blip2sweep sweeps                                   what there is: age, cells, state, command",
     "  blip2sweep table, report, recommend, suggest        of the newest sweep, of SWEEP, or of --all cells",
+    "  blip2sweep screen …                                 the frontier of a grid, most of it not run",
     "  blip2sweep status, wait, retry, cancel, logs KEY    while a sweep runs, from any shell",
     "  blip2sweep forget, merge OTHER, collect             out of all tables, from another folder, made anew",
     "docs/columns.md says what each column of a table means, docs/results.md how to move, share and delete results.",

@@ -25,16 +25,22 @@ def expected_seconds(
     processes: that share each cell. What a cell took is taken to fall with their number, but for training. cache: the
     setting of the workers.
     """
-    known, training = measured_seconds(ledger), training_seconds(jobs, ledger, cache)
-    means = {name: fmean(times) for name, times in known.items()}
+    means, training = mean_seconds(ledger), training_seconds(jobs, ledger, cache)
     return {
-        j["key"]: next(
-            (means[n] for n in (j["key"], *similarity_names(j["columns"])) if n in means), guess(j["columns"])
-        )
-        / processes
-        + training.get(j["key"], 0.0)
+        j["key"]: means.get(j["key"], seconds_like(j["columns"], means)) / processes + training.get(j["key"], 0.0)
         for j in jobs
     }
+
+
+def mean_seconds(ledger: Ledger) -> dict[str, float]:
+    """{name: mean of `measured_seconds`}."""
+    return {name: fmean(times) for name, times in measured_seconds(ledger).items()}
+
+
+def seconds_like(columns: Columns, means: dict[str, float]) -> float:
+    """Seconds of a cell that was not run, from the mean of those most like it, else from a guess. means: as
+    `mean_seconds` gives them."""
+    return next((means[name] for name in similarity_names(columns) if name in means), guess(columns))
 
 
 def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:

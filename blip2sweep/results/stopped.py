@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, cast
 
 from blip2sweep.wire.lines import ResultLine
@@ -20,7 +20,9 @@ def images_of(result: ResultLine) -> float:
 def asked(settings: Settings, key: str) -> StopRequest | None:
     """What a sweep or a pack asks of a cell that may stop; None where it sees all images."""
     request = settings.get("stop")
-    return request if request and key in request["images"] else None
+    if not request or key not in request["images"]:
+        return None
+    return {**request, "margin": request.get("margins", {}).get(key, request["margin"])}
 
 
 def is_unfinished(result: ResultLine | None, request: StopRequest | None) -> bool:
@@ -45,9 +47,14 @@ def told(results: Iterable[ResultLine]) -> str:
     return f"{len(found)} stopped, after {100 * share:.0f} % of their images"
 
 
-def with_earlier(settings: Settings, earlier: Settings) -> Settings:
-    """The settings of a further launch of a sweep, with the cells of its earlier launches that may stop."""
+def with_earlier(settings: Settings, earlier: Settings, keys: Collection[str]) -> Settings:
+    """The settings of a further launch of a sweep, with what earlier launches asked of cells that may stop and that are
+    not among its own. keys: of this launch."""
     now, before = settings.get("stop"), earlier.get("stop")
-    if now is None or before is None:
+    left = {k: n for k, n in before["images"].items() if k not in keys} if before else {}
+    if before is None or not left:
         return settings
-    return {**settings, "stop": {**now, "images": {**before["images"], **now["images"]}}}
+    margins = {k: before.get("margins", {}).get(k, before["margin"]) for k in left}
+    if now is None:
+        return {**settings, "stop": {**before, "images": left, "margins": margins}}
+    return {**settings, "stop": {**now, "images": {**left, **now["images"]}, "margins": margins}}

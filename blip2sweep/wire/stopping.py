@@ -3,7 +3,7 @@ between a worker and the process that looks at its cells."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from blip2sweep.wire.pack import TaskJob
@@ -22,11 +22,13 @@ class Stopped(TypedDict):
 
 class StopRequest(TypedDict):
     """What a sweep asks of some of its cells: to stop by a rule. images: {key: images of its sample set} of the cells
-    that may; all others see all images."""
+    that may; all others see all images. margins: {key: margin} of those that an earlier launch of the sweep asked with
+    another margin."""
 
     stop: Literal["known", "verdict"]
     margin: float
     images: dict[str, int]
+    margins: NotRequired[dict[str, float]]
 
 
 class WarmLook(TypedDict):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.errors import UserError
-from blip2sweep.hydra_app import PLANS, refuse_plan
+from blip2sweep.hydra_app import refuse_plan, verb_of
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
     from blip2sweep.commands.run import Outcome
@@ -33,6 +33,7 @@ class PackLauncher(Launcher):
 
     launched: ClassVar[list[Outcome]] = []
 
+    waits = True  # whether a launch returns when its cells have results
     uses: ClassVar[tuple[str, ...]] = ()  # settings of Hydra that it reads besides those of every launcher
 
     def __init__(self) -> None:
@@ -43,8 +44,8 @@ class PackLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
-        if foreign and task_function in PLANS:
-            refuse_plan(str(config.hydra.sweeper._target_))  # chosen in a file: the words do not say it
+        if foreign and (verb := verb_of(task_function)):
+            refuse_plan(str(config.hydra.sweeper._target_), verb)  # chosen in a file: the words do not say it
         check_hydra(config, (*self.uses, *(("hydra.sweep.dir",) if foreign else ())))  # Optuna's writes a file there
         self.composer = Composer(hydra_context.config_loader, config)
         self.sweep_dir = Path(config.hydra.sweep.dir)
@@ -132,6 +133,7 @@ class SlurmLauncher(PackLauncher):
         named = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")  # which sbatch would go by
         settled = checked_launcher(plain)
         self.settings = settled if settled["clusters"] else checked_launcher({**settled, "clusters": named})
+        self.waits = bool(self.settings.get("wait", True))
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.slurm.launch import run_slurm

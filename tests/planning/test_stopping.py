@@ -17,7 +17,7 @@ from blip2sweep.planning.plan import Plan, make_plan
 from blip2sweep.planning.stopping import rule_of, why_whole
 from blip2sweep.planning.sweep import new_sweep
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.stopped import with_earlier
+from blip2sweep.results.stopped import asked, with_earlier
 from tests.composing import jobs, plan
 
 GRID = ("task=shapes_vqa", "part=vit", "quant.bits=2,3")
@@ -186,5 +186,11 @@ def test_workers_get_what_their_cells_are_asked(tmp_path: Path) -> None:
     assert of_packs == [{}, *({key: 500} for key in list(made.cells)[1:])]
     config = jobs(*GRID)[0].config
     later = settings(config, {}, None, {"stop": "known", "margin": 0.05, "images": {"other": 80}})
-    assert with_earlier(later, told)["stop"]["images"] == {**told["stop"]["images"], "other": 80}
-    assert "stop" not in with_earlier(settings(config, {}), told)
+    both = with_earlier(later, told, ["other"])
+    assert both["stop"]["images"] == {**told["stop"]["images"], "other": 80}
+    assert "stop" not in with_earlier(settings(config, {}), told, made.cells)
+    closer = with_earlier({**later, "stop": {**later["stop"], "margin": 0.01}}, told, ["other"])
+    assert [asked(closer, key)["margin"] for key in closer["stop"]["images"]] == [0.05] * len(
+        told["stop"]["images"]
+    ) + [0.01]
+    assert with_earlier(settings(config, {}), told, ["other"])["stop"]["images"] == told["stop"]["images"]

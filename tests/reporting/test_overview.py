@@ -298,7 +298,7 @@ def test_a_cell_without_a_number_in_the_fitted_method_stops_nothing(tmp_path: Pa
     assert "mean absolute error in CIDEr (5-fold): model " in str(model_quality(source))
     assert "With rtn/channel" in report(source)
     assert any("wrote" in line for line in run_recommend(source, Budget(None, "5%"), tmp_path / "r.yaml", verify=False))
-    assert len(run_suggest(source, 2, tmp_path / "suggested")) == 3
+    assert len(run_suggest(source, 2, tmp_path / "suggested")) == 4
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,8 @@ def test_suggest_writes_cells_that_were_not_run(folder: Path) -> None:
             json.dumps(yaml.safe_load(path.read_text())["targets"], sort_keys=True, separators=(",", ":")) not in known
         )
     assert "run them: python -m blip2sweep -m output_dir=outputs recipe_file=" in ran.out
+    assert len(re.findall(r"; about [\d.]+ (s|min|h)", ran.out)) == 4
+    assert "in all, on one worker" in ran.out
     refused(blip2sweep("suggest", "-n", "0", cwd=folder), "right: a positive number")
 
 

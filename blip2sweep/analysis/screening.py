@@ -1,0 +1,179 @@
+"""Finds the frontier of size and metric of a grid while most of it is not run, and little of what is run is run whole.
+
+1. **Looks.** A few cells at random, then rounds of `suggest`, each with a rough rule for stopping: one look of 64 images
+   where nothing is special. After each round all cells are predicted. A cell is *open* while its upper end is better by
+   MARGIN than the best cell at most as large, among those that were looked at. Only open cells are suggested, weighed by
+   what they may add to the frontier. The looks end when no cell is open.
+2. **Closer**, where no cell is open. A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
+   Those that would make the frontier see more images, and in the end all. It ends when there is neither.
+
+So the cells on the frontier are whole, and no value of a cell that stopped is shown as one of them. What a cell keeps is
+a share of the baseline on the same images. Nothing is seen twice: a rule that is stricter goes on from where a cell is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blip2sweep.analysis.predict import Predictor, fit
+from blip2sweep.analysis.screening_grid import Array, Belief, Family, Grid, Mask, Seen, improvement
+from blip2sweep.analysis.suggest import suggest
+from blip2sweep.console.remarks import many
+from blip2sweep.metrics.stopping import Rule
+
+HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
+FIRST, ROUND = 16, 10  # cells at random, and cells of each round
+MARGIN = 0.005  # of the baseline: what is no better than this is as good
+OPEN, CONTENDS = 2.0, 2.0  # standard deviations of the upper ends: of cells not looked at, and of those not whole
+QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
+OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
+PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
+
+
+Run = Callable[[list[int], Rule | None], Mapping[int, Seen]]
+
+
+@dataclass
+class Screening:
+    """A screening as it goes on. run: runs cells of the grid by a rule, None for all images, and says what is known of
+    them then; a cell that it leaves out failed, and is not asked for again. half_widths: of the rule of the looks, and of
+    those before a cell runs whole. seen: {cell: what is known of it}, to begin with what was known before. told: is
+    called with a line after each round."""
+
+    grid: Grid
+    run: Run
+    half_widths: Sequence[float] = HALF_WIDTHS
+    seen: dict[int, Seen] = field(default_factory=dict)
+    told: Callable[[str], None] = lambda line: None
+    failed: set[int] = field(default_factory=set)
+    asked: dict[int, float] = field(default_factory=dict)  # {cell: half width of its last rule}
+    fits: dict[int, Predictor] = field(default_factory=dict)  # {number of a family: its last fit}
+
+    def __call__(self, seed: int = 0) -> list[int]:
+        """Screen. Returns the whole cells of the frontier, from small to large. seed: of the first cells."""
+        self._run(self._first(seed), self.half_widths[0], "looked at")
+        while self._round():
+            pass
+        return self.frontier()
+
+    def _round(self) -> bool:
+        """Run what is open, else what contends. Returns False where there is neither: the same is then known again to who
+        begins with what was seen."""
+        belief = self._belief()
+        if chosen := self._open(belief):
+            self._run(chosen, self.half_widths[0], "looked at")
+            return True
+        narrow = {i: self._next(i) for i in self._contenders(belief)}
+        if narrow:
+            width = max(narrow.values())
+            self._run([i for i, own in narrow.items() if own == width], width, "seen closer" if width else "run whole")
+        return bool(narrow)
+
+    def frontier(self) -> list[int]:
+        """The whole cells, smaller than the baseline, that keep more than every whole cell at most as large."""
+        whole = [i for i, s in self.seen.items() if s.whole and self.grid.smaller[i]]
+        found, best = list[int](), -np.inf
+        for i in sorted(whole, key=lambda i: (self.grid.sizes[i], -self.seen[i].kept)):
+            if self.seen[i].kept > best:
+                found.append(i)
+                best = self.seen[i].kept
+        return found
+
+    # ---- what is run next
+
+    def _run(self, cells: list[int], half_width: float, told: str) -> None:
+        if not cells:
+            return
+        self.asked |= dict.fromkeys(cells, half_width)
+        self.seen |= self.run(cells, Rule("known", half_width) if half_width else None)
+        self.failed |= {i for i in cells if i not in self.seen or (not half_width and not self.seen[i].whole)}
+        self.told(f"{many(len(cells), 'cell')} {told}, {len(self.seen)} of {len(self.grid.sizes)} so far")
+
+    def _first(self, seed: int) -> list[int]:
+        """Some cells of each family at random, and all cells of none."""
+        rng, inside = np.random.default_rng(seed), np.zeros(len(self.grid.sizes), dtype=bool)
+        chosen = list[int]()
+        for family in self.grid.families:
+            inside[family.rows] = True
+            drawn = rng.permutation(family.rows[self.grid.smaller[family.rows]])[:FIRST]
+            chosen += [int(i) for i in drawn]
+        return [i for i in (*chosen, *np.flatnonzero(self.grid.smaller & ~inside).tolist()) if i not in self.seen]
+
+    def _open(self, belief: Belief) -> list[int]:
+        """The cells to look at next; none where no cell that was not looked at may be on the frontier."""
+        there = self._mask(self.seen)
+        best = self.grid.best(belief.mean, there)
+        may = (belief.upper(OPEN) > best + MARGIN) & ~there & self.grid.smaller & ~self._mask(self.failed)
+        chosen = list[int]()
+        for number, family in enumerate(self.grid.families):
+            own = may[family.rows]
+            share = int(np.ceil(ROUND * own.sum() / max(may.sum(), 1)))
+            if own.any() and number in self.fits:
+                gain = improvement(belief, best)[family.rows]
+                picked = suggest(self.fits[number], family.noise, np.flatnonzero(~own).tolist(), share,
+                                 self.grid.seconds[family.rows], gain)  # fmt: skip
+            else:
+                picked = np.flatnonzero(own)[:share].tolist()
+            chosen += [int(family.rows[i]) for i in picked]
+        return chosen
+
+    def _contenders(self, belief: Belief) -> list[int]:
+        """The cells to see closer: those that would be on the frontier as far as is known, else those that may be."""
+        there = self._mask(self.seen)
+        whole = self._mask(i for i, s in self.seen.items() if s.whole)
+        best = self.grid.best(belief.mean, whole)
+        may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
+        return self._ahead(belief.mean, best, may) or self._ahead(belief.upper(CONTENDS), best, may)
+
+    def _ahead(self, values: Array, best: Array, may: Mask) -> list[int]:
+        """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""
+        found, top = list[int](), -np.inf
+        for i in sorted(np.flatnonzero(may).tolist(), key=lambda i: (self.grid.sizes[i], -values[i])):
+            if values[i] > max(top, best[i]) + MARGIN:
+                found.append(i)
+                top = values[i]
+        return found
+
+    def _next(self, cell: int) -> float:
+        """The half width that a cell is asked for next; 0 for all images."""
+        known = min(QUANTILE * self.seen[cell].error, self.asked.get(cell, np.inf))
+        return next((w for w in self.half_widths if w < known), 0.0)
+
+    # ---- what is known
+
+    def _belief(self) -> Belief:
+        """What each cell keeps, from its own result and from those of its family."""
+        mean, deviation = np.full(len(self.grid.sizes), PRIOR[0]), np.full(len(self.grid.sizes), PRIOR[1])
+        for i, s in self.seen.items():
+            mean[i], deviation[i] = s.kept, s.error
+        for number, family in enumerate(self.grid.families):
+            own = [i for i, row in enumerate(family.rows) if int(row) in self.seen]
+            if not own:
+                continue
+            predictor = self._fitted(number, family, own)
+            place = np.full(len(family.rows), -1)
+            place[own] = np.arange(len(own))
+            mean[family.rows], deviation[family.rows] = predictor.latent(family.noise, place)
+        for i, s in self.seen.items():
+            if s.whole:
+                mean[i], deviation[i] = s.kept, 0.0
+        return Belief(mean, deviation)
+
+    def _fitted(self, number: int, family: Family, own: list[int]) -> Predictor:
+        """The predictor of a family, fitted on the cells at these places of it and on the baseline."""
+        known = [self.seen[int(family.rows[i])] for i in own]
+        noise = np.vstack([family.noise[own], np.zeros((1, family.noise.shape[1]))])
+        kept = np.array([*(s.kept for s in known), 1.0])
+        errors = np.array([*(s.error for s in known), 0.0])
+        fitted = fit(noise, kept, 1.0, family.groups, errors)
+        fitted.scales[2] = max(fitted.scales[2], OWN**2)
+        self.fits[number] = fitted.again(noise, kept, errors)
+        return self.fits[number]
+
+    def _mask(self, cells: Iterable[int]) -> Mask:
+        mask = np.zeros(len(self.grid.sizes), dtype=bool)
+        mask[list(cells)] = True
+        return mask

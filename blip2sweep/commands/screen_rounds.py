@@ -1,0 +1,191 @@
+"""The rounds of a screening: each is a launch of one sweep, and what it showed is read from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.cells import finished
+from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.analysis.knapsack import FEWEST_CELLS
+from blip2sweep.analysis.layer_groups import layer_groups, noise
+from blip2sweep.analysis.recipes import entries, is_further
+from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
+from blip2sweep.commands.run import Launch, failures, plan_sweep, run_sweep
+from blip2sweep.console.printing import tell
+from blip2sweep.errors import SweepFailed, UserError
+from blip2sweep.machine.devices import Devices
+from blip2sweep.metrics import METRICS, images
+from blip2sweep.metrics.stopping import Rule
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.planning.costs import expected_seconds
+from blip2sweep.planning.plan import Plan, PlannedJob
+from blip2sweep.recipe.setting import one_scheme, setting
+from blip2sweep.results.latest import read_table
+from blip2sweep.results.sweeps import read_sweep
+from blip2sweep.running.progress import follow
+from blip2sweep.running.queue import queue_state
+
+
+class Way(NamedTuple):
+    """How cells are run, as a launcher does it: see `run_sweep`."""
+
+    launch: Launch
+    check: Callable[[Plan], None] = lambda plan: None
+    devices: Callable[[], Devices | None] = lambda: None
+
+
+@dataclass
+class Rounds:
+    """The cells of a screening and their results. keys, columns: of the cells that compete, in the order of the grid.
+    draws: of what was seen so far. begun: as of `run_sweep`."""
+
+    way: Way
+    command: str
+    rule: Rule
+    plan: Plan
+    jobs: dict[str, PlannedJob]
+    columns: Sequence[Mapping[str, Any]]
+    grid: Grid
+    metric: str
+    images: int
+    begun: set[Path] = field(default_factory=set)
+    known: Draws | None = None
+
+    @classmethod
+    def planned(cls, jobs: Sequence[PlannedJob], way: Way, command: str, rule: Rule) -> Rounds:
+        """Plan all cells of the grid. rule: of the looks. Raises UserError for one that cannot be screened. Nothing is
+        written."""
+        plan, ledger = plan_sweep([_by(job, rule) for job in jobs], (), way.devices, command)
+        way.check(plan)
+        base = _only_baseline(plan)
+        own: dict[str, PlannedJob] = {}
+        for key, job in zip(plan.keys, plan.jobs, strict=True):
+            if key is not None and key != base.key:
+                own.setdefault(key, job)
+        if not own:
+            raise UserError("screen: no cell but the baseline; right: values of quant.bits, part … to choose among")
+        cells = [plan.cells[key] for key in own]
+        columns = [cell.columns() for cell in cells]
+        seconds = expected_seconds([cell.job() for cell in cells], ledger)
+        sizes = np.array([c["model_bytes"] for c in columns], dtype=np.float64)
+        grid = Grid(sizes, np.array([seconds[key] for key in own]), float(base.columns()["model_bytes"]),
+                    families(columns, base.model.anatomy))  # fmt: skip
+        return cls(way, command, rule, plan, own, columns, grid, base.task.main_metric, len(base.task.images))
+
+    @property
+    def keys(self) -> list[str]:
+        return list(self.jobs)
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self._config["output_dir"])
+
+    @property
+    def name(self) -> str:
+        return str(self._config["sweep_name"])
+
+    @property
+    def draws(self) -> Draws:
+        """Raises SweepFailed before the baseline has a result."""
+        if self.known is None:
+            raise SweepFailed(f"the baseline has no result; right: blip2sweep logs {self.plan.baselines[0]}")
+        return self.known
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        return self.plan.jobs[0].config
+
+    @property
+    def _folder(self) -> Path:
+        return self.output_dir / "sweeps" / self.name
+
+    def go_on(self) -> None:
+        """Join what an earlier process of the same screening began, and wait for jobs that it left running."""
+        path = self._folder / "sweep.json"
+        if not path.exists():
+            return
+        sweep = read_sweep(path)
+        if set(sweep.keys) <= set(self.plan.cells):
+            self.begun.add(path)
+        if queue_state(sweep, self.output_dir).packs:
+            tell(f"sweep {self.name}: jobs of its last round are there, and waited for")
+            follow(self.output_dir, sweep)
+
+    def before(self) -> dict[int, Seen]:
+        """What the ledger knows of the cells before anything is run. {} where the baseline has no result yet."""
+        there = [i for i, key in enumerate(self.keys) if key in self.plan.done]
+        return self.run(there, self.rule) if there and self.plan.baselines[0] in self.plan.done else {}
+
+    def run(self, cells: Sequence[int], rule: Rule | None) -> dict[int, Seen]:
+        """Run cells of the grid, and return what is known of all that were seen."""
+        self._launch([self.jobs[self.keys[i]] for i in cells], rule)
+        return self._seen()
+
+    def _launch(self, jobs: Sequence[PlannedJob], rule: Rule | None) -> None:
+        asked = [_by(job, rule) for job in jobs]
+        outcome = run_sweep(asked, self.way.launch, self.begun, self.way.check, self.way.devices, self.command, False)
+        if failed := failures(outcome):
+            tell(failed)
+        table = read_table(self._folder / "table.parquet")
+        self.known = load_draws(self.output_dir, finished(table), self.metric, resampled=False)
+
+    def _seen(self) -> dict[int, Seen]:
+        draws, metric = self.draws, METRICS[self.metric]
+        found = dict[int, Seen]()
+        for i, key in enumerate(self.keys):
+            if key not in draws:
+                continue
+            mask = draws.seen.get(key)
+            of = None if mask is None else draws.images.count
+            base = draws.arrays[draws.baseline] if mask is None else draws.arrays[draws.baseline][mask]
+            ids = [n for j, n in enumerate(draws.image_ids) if mask is None or mask[j]]
+            found[i] = seen_of(metric, draws.arrays[key], base, images(ids), of)
+        return found
+
+
+def families(columns: Sequence[Mapping[str, Any]], anatomy: Anatomy) -> list[Family]:
+    """The cells that predict each other: of one scheme, and quantized alone. Those of too few cells are none."""
+    found: dict[str, list[int]] = {}
+    for i, row in enumerate(columns):
+        listed = entries(str(row["recipe_json"]))
+        if listed and not any(map(is_further, listed)) and one_scheme(listed):
+            on = [row.get(name) for name in ("calibration", "calibration_samples", "calibration_upstream")]
+            found.setdefault(f"{setting(str(row['recipe_json']))} {on}", []).append(i)
+    made = []
+    for rows in found.values():
+        if len(rows) >= FEWEST_CELLS:
+            texts = [columns[i]["recipe_json"] for i in rows]
+            groups = layer_groups(pd.DataFrame({"recipe_json": texts}), anatomy)
+            made.append(Family(np.array(rows), noise(groups.widths), groups.families))
+    return made
+
+
+def _by(job: PlannedJob, rule: Rule | None) -> PlannedJob:
+    """A job whose cell stops by a rule; None: on all images."""
+    section = {"stop": "none", "half_width": None, "tolerance": None}
+    section |= {"stop": rule.stop, "half_width": f"{rule.margin:g}"} if rule else {}
+    return replace(job, config={**job.config, "evaluation": section})
+
+
+def _only_baseline(plan: Plan) -> Any:
+    """The baseline that all cells are compared with. Raises UserError for several, and for a metric that is no share."""
+    if len(plan.baselines) != 1:
+        there = "; ".join(f"{c['model']} on {c['task']}" for c in (plan.cells[k].columns() for k in plan.baselines))
+        raise UserError(
+            f"screen: {len(plan.baselines)} baselines ({there}), and one frontier has one; right: one model, dtype, task, "
+            f"generation and back end at a time"
+        )
+    cell = plan.cells[plan.baselines[0]]
+    metric = METRICS.get(cell.task.main_metric)
+    if metric is None or not metric.higher_is_better:
+        raise UserError(
+            f"screen: {cell.task.main_metric or 'no metric'} is no share of the baseline's, which predictions need; right: a "
+            f"task with references, whose main metric is such as cider or vqa_accuracy"
+        )
+    return cell
