@@ -39,7 +39,7 @@ class LookProcess:
     def __call__(self, request: LookRequest) -> LookAnswer:
         """The answer, also where there is none: its error then says why."""
         if self.given_up:
-            return {"reason": None, "kept": [], "error": self.given_up}
+            return {"reason": None, "error": self.given_up}
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
@@ -52,7 +52,7 @@ class LookProcess:
             why = f"the process that looks at cells: {why}"
             self.given_up = why if self._died >= TRIES else ""
             self.close()
-            return {"reason": None, "kept": [], "error": why}
+            return {"reason": None, "error": why}
         finally:
             late.cancel()
 

@@ -50,7 +50,7 @@ class Looks:
             raise UserError(f"baseline {request['baseline']}: it lacks samples of these images")
         same = baseline[[place[i] for i in predictions.id]]
         found = ratio(own.metric, cell, same, images(predictions.image_id))
-        return {"reason": decide(Rule(request["stop"], request["margin"]), found), "kept": [*found], "error": None}
+        return {"reason": decide(Rule(request["stop"], request["margin"]), found), "error": None}
 
     def _of(self, task: TaskJob) -> MainMetric:
         name = canonical_json(task)
@@ -112,7 +112,6 @@ def answer(looks: Looks, request: LookRequest) -> LookAnswer:
     except Exception as error:
         return {
             "reason": None,
-            "kept": [],
             "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,
         }
 

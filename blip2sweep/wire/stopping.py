@@ -48,9 +48,7 @@ class LookRequest(WarmLook):
 
 
 class LookAnswer(TypedDict):
-    """reason: why the cell may stop; None where it has to go on. kept: what it keeps, with the ends of the interval. error:
-    why neither is known, in one line."""
+    """reason: why the cell may stop; None where it has to go on. error: why that is not known, in one line."""
 
     reason: str | None
-    kept: list[float]
     error: str | None

@@ -8,18 +8,16 @@ goes on.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from blip2sweep.backends.backend import Answered, Artifacts
 from blip2sweep.backends.shares import Joiner, round_of
 from blip2sweep.machine import stopping
 from blip2sweep.machine.stopping import Stopped as WorkerStopped
-from blip2sweep.metrics.stopping import Ratio, Rule, decide, looks
+from blip2sweep.metrics.stopping import looks
 from blip2sweep.results.attempts import Attempts
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
@@ -27,19 +25,10 @@ from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.prefixes import Prefix, known_prefix, remove_prefix, write_prefix
 from blip2sweep.results.stopped import asked
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.wire.stopping import LookAnswer, Stopped, StopRequest
+from blip2sweep.wire.stopping import Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
 
-LUCK = 0.75
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
-
-
-class Look(NamedTuple):
-    """What was seen after so many images: what the cell keeps and the ends of its interval; nothing where that is not
-    known."""
-
-    images: int
-    kept: Sequence[float]
 
 
 class ByRounds:
@@ -78,7 +67,6 @@ class ByRounds:
         request, prefix = asked(self.settings, job["key"]), self._prefix(job)
         images = self.joined.images(job)
         known, there = ([_answered(prefix)], prefix.images) if prefix else ([], 0)
-        last: Look | None = None
         if request is None and prefix is None:
             return ask(job)
         for end in (n for n in (looks(images) if request else [images]) if n >= there):
@@ -87,11 +75,8 @@ class ByRounds:
                 there = end
                 if there < images:
                     write_prefix(self.output_dir, job["key"], _prefix(there, known[0]))
-            if request and there < images and may_stop(request, last, there):
-                answer = self._answer(job, known[0], request)
-                last = Look(there, answer["kept"])
-                if answer["reason"]:
-                    return replace(known[0], stopped=_stopped(there, images, answer["reason"], request))
+            if request and there < images and (reason := self._why(job, known[0], request)):
+                return replace(known[0], stopped=_stopped(there, images, reason, request))
             if there < images and stopping.asked():
                 raise WorkerStopped(goes_on=True)
         return known[0]
@@ -118,12 +103,12 @@ class ByRounds:
         self.say(job["key"], f"goes on after {found.images} images")
         return found
 
-    def _answer(self, job: CellJob, known: Answered, request: StopRequest) -> LookAnswer:
-        """Whether the cell may stop now. It goes on where nothing can tell."""
+    def _why(self, job: CellJob, known: Answered, request: StopRequest) -> str | None:
+        """Why the cell may stop now; None where it goes on, also because nothing can tell."""
         baseline = self._attempts(job["baseline"]).result
         if baseline is None or not baseline["predictions"]:
             self.warn(NOT_THERE)
-            return {"reason": None, "kept": [], "error": NOT_THERE}
+            return None
         answer = self.look({
             "task": job["task"], "predictions": {k: [*v] for k, v in known.predictions.columns.items()},
             "baseline": predictions_name(baseline), "stop": request["stop"], "margin": request["margin"],
@@ -131,19 +116,7 @@ class ByRounds:
         if answer["error"]:
             self.say(job["key"], f"goes on, compared with nothing: {answer['error']}")
             self.warn(f"some cells went on because they could not be compared: {answer['error']}")
-        return answer
-
-
-def may_stop(request: StopRequest, last: Look | None, images: int) -> bool:
-    """Whether a look after so many images may end a cell. An interval narrows with the root of the images; where even one
-    that narrowed with the images themselves, and by LUCK, would not do, there is no look, since a tokenizer takes a while
-    to start."""
-    if last is None or not last.kept or not all(map(math.isfinite, last.kept)):
-        return True
-    value, low, high = last.kept
-    share = LUCK * last.images / images
-    narrowed = Ratio(value, value - (value - low) * share, value + (high - value) * share)
-    return decide(Rule(request["stop"], request["margin"]), narrowed) is not None
+        return answer["reason"]
 
 
 def _stopped(images: int, of: int, reason: str, request: StopRequest) -> Stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 from contextlib import closing
@@ -23,7 +22,7 @@ from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.predictions import read_predictions, stem
 from blip2sweep.wire.stopping import LookAnswer, LookRequest
 from blip2sweep.workers import by_rounds
-from blip2sweep.workers.by_rounds import NOT_THERE, ByRounds, Look, may_stop
+from blip2sweep.workers.by_rounds import NOT_THERE, ByRounds
 from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop
 from tests.composing import plan
@@ -167,24 +166,6 @@ def test_nothing_changes_where_no_rule_is_asked_for(tmp_path: Path, cells: dict[
     assert work("same")["predictions"] == Dummy({})(cells["same"]).predictions.hash
     assert work.backend.asked == ["all", "all"]
     assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize(
-    ("stop", "kept", "images", "taken"),
-    [
-        ("known", [1.0, 0.85, 1.15], 128, False),  # at best known to ±6 %
-        ("known", [1.0, 0.85, 1.15], 192, True),
-        ("known", [0.4, 0.2, 0.6], 96, False),
-        ("known", [0.4, 0.2, 0.6], 192, True),  # it may have collapsed
-        ("verdict", [0.9, 0.8, 1.0], 96, False),
-        ("verdict", [0.9, 0.8, 1.0], 192, True),
-        ("known", [], 96, True),  # of which nothing is known
-        ("known", [math.nan, -math.inf, math.inf], 96, True),
-    ],
-)
-def test_a_look_that_cannot_end_the_cell_is_not_taken(stop: Any, kept: list[float], images: int, taken: bool) -> None:
-    assert may_stop({"stop": stop, "margin": 0.05, "images": {}}, Look(64, kept), images) is taken
-    assert may_stop({"stop": stop, "margin": 0.05, "images": {}}, None, images)
 
 
 # ---- what goes wrong
@@ -341,13 +322,12 @@ def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest
     folder, request = asked
     look = LookProcess(folder)
     look.warm(request["task"])
-    assert {**look(request), "kept": []} == {"reason": "within 90 %", "kept": [], "error": None}
+    assert look(request) == {"reason": "within 90 %", "error": None}
     assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
     assert look._process is not None
     os.kill(look._process.pid, signal.SIGKILL)
     assert look(request) == {
         "reason": None,
-        "kept": [],
         "error": "the process that looks at cells: it ended without an answer",
     }
     assert look.given_up == ""
