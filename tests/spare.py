@@ -81,7 +81,8 @@ class Popen(subprocess.Popen[Any]):
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         env, pipes, session = rest[4] or os.environ, rest[8:14], rest[19]
-        alike = _is_known(args) and rest[3] is None and at_import(env) == HERE
+        plain = rest[0] is None and not rest[2] and rest[3] is None and rest[18] == -1 and rest[20] in (-1, None)
+        alike = _is_known(args) and plain and at_import(env) == HERE
         if (spare := _one() if alike else None) is None:
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return

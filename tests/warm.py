@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1])] if __name__ == "__main__" else []  # as pytest has it
+from blip2sweep.machine.unprobed import EXTRAS, unprobed  # noqa: E402
 from tests.spare import QUESTIONS, at_import, fork_spare  # noqa: E402
 
 READ = (
@@ -113,6 +114,7 @@ def answered(command: Sequence[str], *, input: str, timeout: float, env: dict[st
     request = Request((), str(Path.cwd()), env, umask(), command[2])
     if command[0] != PYTHON or not computes(request):
         return subprocess.run(command, input=input, timeout=timeout, env=env, **how)
+    assert how == {"capture_output": True, "text": True, "errors": "replace", "check": False}  # what is done here
     return subprocess.CompletedProcess(command, *run(request, timeout, input))
 
 
@@ -169,8 +171,9 @@ def become(request: Request, *fds: int) -> str:
 
 if __name__ == "__main__":
     read = COMPUTE if sys.argv[2:] else READ
-    for name in read:
-        importlib.import_module(name)
+    with unprobed(*(EXTRAS if read is COMPUTE else ())):  # as a worker reads them
+        for name in read:
+            importlib.import_module(name)
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     assert len(names) - names.count("jemalloc_bg_thd") == 1, f"{names}: a library started a thread that no copy has"
     del sys.path[0]

@@ -40,6 +40,8 @@ class JavaProcess:
         self.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._owner == os.getpid() and self._process.poll() is not None:
+            self._stop()  # it ended while nobody asked
         if self._process is None or self._owner != os.getpid():
             command = [java_binary(), *JAVA_FLAGS, *self.words()]
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115

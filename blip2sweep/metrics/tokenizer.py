@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import secrets
+import string
 import threading
 from collections.abc import Sequence
 from typing import IO
@@ -33,11 +35,17 @@ def tokenize(texts: Sequence[str]) -> list[str]:
 
 
 class Tokenizer(JavaProcess):
-    """One process of the tokenizer. It is made for files: its output waits in two buffers of 8 KiB, so what fills
-    them follows each question, and two words tell where the answer begins and ends. Any thread may call it."""
+    """One process of the tokenizer. It is made for files: its output waits in two buffers of 8 KiB, so what fills them
+    follows each question, and two words that no text has tell where the answer begins and ends. Any thread may call it."""
 
-    BEGIN, END = "beginningoftheselines", "endoftheselines"
-    FILL = ("x" * 99 + "\n") * 400
+    # The first line closes a quote that a text opened inside of a tag: the tokenizer would look for its end, and wait.
+    FILL = "\") ')\n" + ("x" * 99 + "\n") * 400
+    SECONDS = 60.0  # without an answer it hangs; and LINES a second are read on the slowest machine
+    LINES = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.end = ("".join(secrets.choice(string.ascii_lowercase) for _ in range(16)) for _ in "ab")
 
     def words(self) -> Sequence[str]:
         path = jar("tokenizer/stanford-corenlp-3.4.1.jar")
@@ -46,17 +54,19 @@ class Tokenizer(JavaProcess):
 
     def __call__(self, lines: Sequence[str]) -> list[str]:
         """The tokens of each line. Raises JavaError, after which the next call starts a new process."""
-        asked = "\n".join([self.BEGIN, *lines, self.END, self.FILL]).encode("utf-8", errors="replace")
+        asked = "\n".join([self.begin, *lines, self.end, self.FILL]).encode("utf-8", errors="replace")
         with self._lock:
             process = self._started()
+            late = threading.Timer(self.SECONDS + len(lines) / self.LINES, process.kill)
             assert process.stdin is not None
             assert process.stdout is not None
             # From a thread: neither side waits for the other on a full pipe.
             writer = threading.Thread(target=_write, args=(process.stdin, asked), daemon=True)
             try:
+                late.start()
                 writer.start()
                 self._skip(process.stdout)
-                found = list(iter(lambda: self._line(process.stdout), self.END))
+                found = list(iter(lambda: self._line(process.stdout), self.end))
                 writer.join()
                 return found
             except BaseException as error:  # also after Ctrl-C: unread lines would be taken for those of the next call
@@ -64,10 +74,12 @@ class Tokenizer(JavaProcess):
                 if isinstance(error, (OSError, ValueError)):
                     raise JavaError(f"the PTB tokenizer failed: {reason or error}") from error
                 raise
+            finally:
+                late.cancel()
 
     def _skip(self, pipe: IO[bytes]) -> None:
         """Read what is left of the filling before."""
-        while self._line(pipe) != self.BEGIN:
+        while self._line(pipe) != self.begin:
             pass
 
     def _line(self, pipe: IO[bytes] | None) -> str:

@@ -63,7 +63,7 @@ class Opt:
     @property
     def shares(self) -> bool:
         """Whether pictures are read before prompts, and are the same whatever the prompt."""
-        return self.base.inputs.alike
+        return bool(getattr(self.base.inputs, "alike", False))  # which inputs from outside may lack
 
     @inference
     def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> Prefix | None:

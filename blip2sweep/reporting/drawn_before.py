@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
+from blip2sweep.metrics import METRICS
 from blip2sweep.version import VERSION
 
 ROWS = "blip2sweep.rows"  # in a PNG's texts: the digest of the rows that it shows
@@ -22,8 +24,20 @@ def rows_digest(rows: pd.DataFrame) -> str:
     if len(rows) > MOST_ROWS:
         return ""
     shown = rows.drop(columns="sweeps", errors="ignore")  # the sweeps that asked for a cell are not in the picture
-    text = f"{VERSION} {version('matplotlib')} {shown.to_csv(index=False)}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = f"{VERSION} {version('matplotlib')} {_told(rows)} {shown.to_csv(index=False)}"
+    return hashlib.sha256(text.encode() + _code()).hexdigest()
+
+
+def _told(rows: pd.DataFrame) -> list[str]:
+    """What is said of the metrics, which a package from outside may change."""
+    own = [m for name, m in sorted(METRICS.items()) if name in rows or name in set(rows.get("metric", ()))]
+    return [repr((m.name, m.label, m.unit, m.higher_is_better, m.version, m.order)) for m in own]
+
+
+@cache
+def _code() -> bytes:
+    """The modules that draw, so that a picture of other code is drawn anew."""
+    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def drawn_before(path: Path, rows: str) -> bytes | None:

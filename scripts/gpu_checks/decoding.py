@@ -18,7 +18,7 @@ from transformers import StaticCache
 
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.models.ragged import Rows
-from scripts.gpu_checks.running import Deadline, Found
+from scripts.gpu_checks.running import Deadline, Found, OutOfTime
 from scripts.gpu_checks.subject import Subject
 
 REPEATS = 3
@@ -123,8 +123,11 @@ def decoding(subject: Subject, batches: tuple[int, ...], compiles: bool, found: 
             _one(_Batch(subject, rows[batch], found["batches"][str(batch)]))
     found["would_decide"] = would_decide(found["batches"])
     if lacking is None and not deadline.near:
-        _compiled(_Batch(subject, rows[max(batches)], found["batches"][str(max(batches))]))
-        found["would_decide"] = would_decide(found["batches"])
+        try:
+            _compiled(_Batch(subject, rows[max(batches)], found["batches"][str(max(batches))]))
+            found["would_decide"] = would_decide(found["batches"])
+        except (OutOfTime, Exception) as error:  # the other ways are measured, and decide without it
+            found["compiler"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _pictures(subject: Subject) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 from pathlib import Path
 
@@ -219,22 +220,60 @@ def test_close_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process._process is None
 
 
-def test_a_dead_tokenizer_is_one_line_and_starts_again() -> None:
+def test_a_tokenizer_that_dies_while_it_is_asked_is_one_line_and_starts_again() -> None:
     process = tokenizer.shared_tokenizer()
     assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
     assert process._process is not None
-    process._process.kill()
-    process._process.wait()
+    process._process.send_signal(signal.SIGSTOP)
+    threading.Timer(0.2, process._process.kill).start()
     with pytest.raises(JavaError, match=r"^the PTB tokenizer failed: .*$") as caught:
         tokenizer.tokenize(["Two dogs."])
     assert "\n" not in str(caught.value)
     assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
 
 
+def test_a_tokenizer_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = tokenizer.shared_tokenizer()
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+    monkeypatch.setattr(process, "SECONDS", 0.2)
+    assert process._process is not None
+    process._process.send_signal(signal.SIGSTOP)
+    with pytest.raises(JavaError, match=r"^the PTB tokenizer failed: .*$"):
+        tokenizer.tokenize(["Two dogs."])
+
+
+def test_a_tokenizer_that_ended_meanwhile_is_not_missed() -> None:
+    process = tokenizer.shared_tokenizer()
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait()
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ('<a href="x', "< a href = x"),
+        ("<a href='x", None),
+        ('a photo of <img src="http://x.y/z', None),
+        ('<a b="', None),
+    ],
+)
+def test_a_quote_that_is_left_open_in_a_tag_is_waited_for_by_nobody(text: str, tokens: str | None) -> None:
+    found = tokenizer.tokenize([text, "a dog"])
+    assert found[1] == "a dog"
+    assert tokens is None or found[0] == tokens
+    assert tokenizer.tokenize([text]) == found[:1]
+
+
 def test_answers_of_many_sizes_do_not_mix() -> None:
     """More than the pipes and blocks between the two processes hold, in turns with a little, from two threads."""
-    many, few = [f"A dog number {i} isn't here." for i in range(5000)], ["", "One cat's", "endoftheselines of it"]
-    expected = [[f"a dog number {i} is n't here" for i in range(5000)], ["", "one cat 's", "endoftheselines of it"]]
+    many, few = (
+        [f"A dog number {i} isn't here." for i in range(5000)],
+        ["", "One cat's", tokenizer.shared_tokenizer().end + " of it"],
+    )
+    expected = [[f"a dog number {i} is n't here" for i in range(5000)], ["", "one cat 's", few[2]]]
     found: list[list[list[str]]] = []
     ask = [
         threading.Thread(target=lambda: found.append([tokenizer.tokenize(x) for x in (many, few, few)])) for _ in "ab"

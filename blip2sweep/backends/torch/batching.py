@@ -59,10 +59,10 @@ class Batches:
         results: list[T] = []
         start = 0
         while start < n:
-            piece = slice(start, min(start + self._fitting(start, shares), n))
+            piece, before = slice(start, min(start + self._fitting(start, shares), n)), self.size
             done = self._try(step, piece)
             if done is None:  # outside the except block, where the failed step's tensors are gone
-                self._halve(piece.stop - start)
+                self._halve(min(before, piece.stop - start))  # a step in this one may have gone down to 1 in vain
             else:
                 results.append(done[0])
                 start = piece.stop
@@ -88,7 +88,7 @@ class Batches:
             return None
 
     def _halve(self, tried: int) -> None:
-        self.size = max(1, min(self.size, tried // 2))  # inside of the step it may have been halved already
+        self.size = max(1, tried // 2)
         self.halvings += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from blip2sweep.backends.torch.batching import Batches
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.models import pieces
 from blip2sweep.models.load import Loaded, load
@@ -97,6 +98,26 @@ def test_the_batch_is_halved_when_memory_runs_out(
     check_same(found, expected)
     assert found.cost["oom_halvings"] == halvings
     assert found.cost["sequence_batch_size"] == 10 // 2**halvings
+
+
+def test_a_batch_in_a_batch_gives_back_what_it_went_down_in_vain() -> None:
+    """Pictures are kept while their questions run: room for 12, a picture takes 2 of it, a question 1."""
+    batches, done = Batches(8), []
+
+    def pictures(piece: slice) -> int:
+        count = piece.stop - piece.start
+
+        def questions(own: slice) -> int:
+            if 2 * count + own.stop - own.start > 12:
+                raise OUT_OF_MEMORY
+            return own.stop - own.start
+
+        done.append(sum(batches.run(3 * count, questions)))
+        return count
+
+    assert sum(batches.run(16, pictures)) == 16
+    assert sum(done) == 48
+    assert batches.size == 4
 
 
 def test_out_of_memory_at_one_question_propagates(
