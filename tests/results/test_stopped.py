@@ -14,6 +14,8 @@ from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import stem, write_predictions
 from blip2sweep.results.prefixes import Prefix, known_prefix, remove_prefix, write_prefix
 from blip2sweep.results.stopped import is_unfinished, told
+from blip2sweep.results.sweeps import Sweep
+from blip2sweep.results.unscored import scored, scoring, unscored
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.stopping import StopRequest
 
@@ -134,6 +136,30 @@ def test_the_share_of_images_is_told() -> None:
     results: Any = [{"stopped": stopped(64)}, {}, {"stopped": stopped(136)}]
     assert told(results) == "2 stopped, after 20 % of their images"
     assert told([{}]) == ""  # type: ignore[typeddict-item]
+
+
+# ---- scores of one that went on
+
+
+def test_scores_of_the_first_images_are_none_of_the_cell_that_went_on(tmp_path: Path) -> None:
+    sweep = Sweep("s", "", 0.0, ["k"], [])
+
+    def score(name: str) -> None:
+        (tmp_path / "scores").mkdir(exist_ok=True)
+        (tmp_path / "scores" / f"{name}.npz").touch()
+
+    score(write(tmp_path, "a", 96))
+    assert scored(tmp_path, sweep)
+    assert unscored(tmp_path, sweep) == []
+    name = write(tmp_path, "b", None, ["a"])
+    assert not scored(tmp_path, sweep)
+    assert scoring(tmp_path, sweep) == "every cell is done; 1 of 1 are being scored"
+    assert [r["attempt"] for r in unscored(tmp_path, sweep)] == ["b"]
+    assert unscored(tmp_path, sweep, done=["other"]) == []
+    score(name)
+    write(tmp_path, "c", 64)  # nobody scores a shorter one
+    assert scored(tmp_path, sweep)
+    assert unscored(tmp_path, sweep) == []
 
 
 # ---- where a cell goes on
