@@ -186,7 +186,8 @@ def longest(results: Mapping[str, ResultLine], missing: Collection[str] = ()) ->
 
 
 def _length(result: ResultLine) -> tuple[float, bool]:
-    return images_of(result), (result.get("stopped") or {}).get("stop") != "verdict"
+    stopped = result.get("stopped")
+    return images_of(result), not stopped or stopped["stop"] != "verdict"
 
 
 def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
