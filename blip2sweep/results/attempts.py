@@ -166,21 +166,36 @@ class Attempts:
         )
         self.rivals, self.result = (), None
         if counting:
-            attempt, rivals = newest(counting) if len(counting) > 1 else (next(iter(counting)), ())
+            attempt, rivals = (
+                newest(longest(counting, self.missing)) if len(counting) > 1 else (next(iter(counting)), ())
+            )
             self.rivals = rivals if differ([counting[a] for a in rivals]) else []
             self.result = None if attempt in self.missing else counting[attempt]
 
 
-def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
-    """The attempt whose result counts, and all that could count where there are several.
+def longest(results: Mapping[str, ResultLine], missing: Collection[str] = ()) -> dict[str, ResultLine]:
+    """The results that have the most images, whatever was written last. missing: attempts whose predictions are gone or
+    damaged, which are as long as no other result unless all are missing.
 
-    One that has more images counts before one that stopped earlier, whatever was written last. Otherwise a result names
-    the results it replaces. Of two results that do not know each other, the one with the larger id
+    Of results with the same images, those known closely come before those that stopped with a verdict, because both
+    sweeps can use them.
+    """
+    intact = [_length(r) for a, r in results.items() if a not in missing]
+    most = max(intact or map(_length, results.values()))
+    return {a: r for a, r in results.items() if _length(r) == most}
+
+
+def _length(result: ResultLine) -> tuple[float, bool]:
+    stopped = result.get("stopped")
+    return images_of(result), not stopped or stopped["stop"] != "verdict"
+
+
+def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
+    """The attempt whose result counts among those of the same images, and all that could count where there are several.
+
+    A result names the results it replaces. Of two results that do not know each other, the one with the larger id
     counts. Lines of earlier versions name nothing: they come before all others, in the order of their times.
     """
-    if len(results) > 1 and len({images_of(r) for r in results.values()}) > 1:
-        most = max(map(images_of, results.values()))
-        return newest({a: r for a, r in results.items() if images_of(r) == most})
     replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
     heads = [a for a in results if a not in replaced] or list(results)
     with_links = [a for a in heads if "replaces" in results[a]]

@@ -22,7 +22,7 @@ from blip2sweep.results.committed import discard_lost
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
-from blip2sweep.results.stopped import is_unfinished
+from blip2sweep.results.stopped import images_of, is_unfinished
 from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 from blip2sweep.wire.stopping import StopRequest
 
@@ -218,10 +218,17 @@ class Ledger:
 
     def done(self, key: str, not_counting: Collection[str] = (), request: StopRequest | None = ANY) -> bool:
         """Whether a result is committed for the key. not_counting: attempts whose results are ignored. request: who asks
-        for what a stopped result may have; None for all images. By default any result counts."""
-        if key not in self.attempts or not self.attempts[key].results.difference(not_counting):
-            return False
-        return request is ANY or not is_unfinished(self.attempts[key].result, request)
+        for what a stopped result may have; None for all images. By default any result counts.
+
+        Of results with the same images, which sweeps with other rules have committed, it is enough that one satisfies.
+        """
+        attempts = self.attempts.get(key)
+        counting = attempts.results.difference(not_counting) if attempts else ()
+        if not attempts or not counting or request is ANY:
+            return bool(counting)
+        results = [attempts.all_results[a] for a in counting]
+        most = max(map(images_of, results))
+        return any(images_of(r) == most and not is_unfinished(r, request) for r in results)
 
     def results(self) -> list[ResultLine]:
         """The result that counts, of every key that has one."""

@@ -47,11 +47,20 @@ def listed_variants(output_dir: Path) -> dict[str, list[str]]:
 def scored_names(output_dir: Path, variant: str = "") -> set[str]:
     """The names of predictions that have a score file of a variant, by default of the default one, without second
     runs."""
+    return _names(score_folder(output_dir, variant), ".npz")
+
+
+def predicted_names(output_dir: Path) -> set[str]:
+    """The names of all predictions, without second runs."""
+    return _names(output_dir / "predictions", ".json")
+
+
+def _names(folder: Path, ending: str) -> set[str]:
     try:
-        files = os.listdir(score_folder(output_dir, variant))  # noqa: PTH208  # making 100,000 Paths takes a second
+        files = os.listdir(folder)  # noqa: PTH208  # making 100,000 Paths takes a second
     except FileNotFoundError:
         return set()
-    return {name.removesuffix(".npz") for name in files if SECOND not in name and name.endswith(".npz")}
+    return {name.removesuffix(ending) for name in files if SECOND not in name and name.endswith(ending)}
 
 
 def variants_read(files: Mapping[str, object]) -> list[str]:

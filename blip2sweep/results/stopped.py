@@ -26,9 +26,10 @@ def asked(settings: Settings, key: str) -> StopRequest | None:
 
 
 def is_unfinished(result: ResultLine | None, request: StopRequest | None) -> bool:
-    """Whether a result stopped earlier than who asks for it would. request: None asks for all images."""
+    """Whether a result stopped earlier than who asks for it would. request: None asks for all images. An imported one is
+    all that there is of its cell."""
     stopped = result.get("stopped") if result else None
-    if stopped is None:
+    if stopped is None or (result and result.get("imported")):
         return False
     if request is None or (request["stop"], request["margin"]) == (stopped["stop"], stopped["margin"]):
         return request is None

@@ -9,7 +9,7 @@ from pathlib import Path
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import key_of, read_scores
-from blip2sweep.results.score_folders import score_folder, scored_names
+from blip2sweep.results.score_folders import predicted_names, score_folder, scored_names
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks.settings import suffixes
 from blip2sweep.wire.lines import ResultLine
@@ -20,30 +20,34 @@ NO_PACK = "no pack holds"  # part of the message about a cell that cannot be sco
 
 def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[ResultLine]:
     """The sweep's results that have predictions and no statistics of a variant that it wants. For a cell that was
-    computed again the new result counts.
+    computed again, or that stopped and went on, the new result counts.
 
     done: the keys that have a result, where the caller knows them; lines of other keys are then not parsed.
     """
     wanted = _Wanted(output_dir, sweep)
-    candidates = wanted.lacking | {*sweep.rerun}.intersection(sweep.keys)
-    if done is not None:
-        candidates &= {*done}
-    if not candidates:
-        return []
-    results = Ledger(output_dir, only=candidates).refresh().results()
-    return [r for r in results if r["predictions"] and not wanted.has(r)]
+    candidates = wanted.lacking | wanted.in_part
+    return wanted.without(candidates if done is None else candidates.intersection(done))
 
 
 class _Wanted:
-    """The score files that a sweep wants, and those that there are. lacking: keys without one."""
+    """The score files that a sweep wants, and those that there are. lacking: keys without one. in_part: keys of which
+    some predictions have none, those of the result that counts or those of one that was replaced."""
 
     def __init__(self, output_dir: Path, sweep: Sweep) -> None:
-        self._keys = sweep.wanted()
+        self._output_dir, self._keys = output_dir, sweep.wanted()
         self._names = {variant: scored_names(output_dir, variant) for variant in self._keys}
         there = {variant: set(map(key_of, names)) for variant, names in self._names.items()}
         self.lacking = {key for variant, keys in self._keys.items() for key in keys - there[variant]}
+        predicted = predicted_names(output_dir)
+        bare = {variant: set(map(key_of, predicted - names)) for variant, names in self._names.items()}
+        self.in_part = {key for variant, keys in self._keys.items() for key in keys & bare[variant]} - self.lacking
 
-    def has(self, result: ResultLine) -> bool:
+    def without(self, keys: Collection[str]) -> list[ResultLine]:
+        """The results of these keys that have predictions and lack a file. Lines of other keys are not parsed."""
+        results = Ledger(self._output_dir, only=keys).refresh().results() if keys else []
+        return [r for r in results if r["predictions"] and not self._has(r)]
+
+    def _has(self, result: ResultLine) -> bool:
         """Whether there is every file that is wanted of this result, which has predictions."""
         key, name = result["key"], predictions_name(result)
         return all(name in self._names[variant] for variant, keys in self._keys.items() if key in keys)
@@ -84,15 +88,13 @@ def not_scored(output_dir: Path, sweep: Sweep, missing: list[ResultLine]) -> str
 
 def scoring(output_dir: Path, sweep: Sweep) -> str:
     """The line for following a sweep whose cells all have results and are not all scored."""
-    left = len(_Wanted(output_dir, sweep).lacking)
+    wanted = _Wanted(output_dir, sweep)
+    left = len(wanted.lacking) + len(wanted.without(wanted.in_part))
     return f"every cell is done; {left} of {len(sweep.keys)} are being scored"
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:
     """Whether every cell has the statistics that the sweep wants. They are written after the result, while the next
-    cell runs. For a cell that was computed again the new result counts."""
+    cell runs. For a cell that was computed again, or that stopped and went on, the new result counts."""
     wanted = _Wanted(output_dir, sweep)
-    if wanted.lacking:
-        return False
-    new_results = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
-    return all(wanted.has(r) for r in new_results if r["predictions"])
+    return not wanted.lacking and not wanted.without(wanted.in_part)

@@ -23,7 +23,7 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.prefixes import Prefix, known_prefix, remove_prefix, write_prefix
-from blip2sweep.results.stopped import asked
+from blip2sweep.results.stopped import asked, images_of
 from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.wire.stopping import Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
@@ -69,13 +69,14 @@ class ByRounds:
         known, there = ([_answered(prefix)], prefix.images) if prefix else ([], 0)
         if request is None and prefix is None:
             return ask(job)
+        least = self._least(job)
         for end in (n for n in (looks(images) if request else [images]) if n >= there):
             if end > there:
                 known = [self.joined.rounds(job, [*known, ask(round_of(job, there, end))])]
                 there = end
                 if there < images:
                     write_prefix(self.output_dir, job["key"], _prefix(there, known[0]))
-            if request and there < images and (reason := self._why(job, known[0], request)):
+            if request and least <= there < images and (reason := self._why(job, known[0], request)):
                 return replace(known[0], stopped=_stopped(there, images, reason, request))
             if there < images and stopping.asked():
                 raise WorkerStopped(goes_on=True)
@@ -100,8 +101,25 @@ class ByRounds:
         found = known_prefix(self.output_dir, job["key"], self._attempts(job["key"]), rerun)
         if found is None or not self.joined.has_first(job, found.images, found.predictions):
             return None  # or other images than the first of today's order
+        if self._lacks(job, found):
+            self.say(
+                job["key"], f"runs its first {found.images} images again, which were not measured as is asked for now"
+            )
+            return None
         self.say(job["key"], f"goes on after {found.images} images")
         return found
+
+    def _lacks(self, job: CellJob, found: Prefix) -> bool:
+        """Whether what is measured beside the answers is asked for, and the rest of the images would not tell it: a noise
+        floor is of all images, and how far blocks moved is measured with the first ones."""
+        floor = self.settings.get("noise_floor") and job.get("calibration") and "recovery" not in job
+        moved = self.settings.get("propagation") and job["key"] != job["baseline"]
+        return bool(floor or (moved and "propagation" not in found.artifacts))
+
+    def _least(self, job: CellJob) -> float:
+        """After how many images a cell may stop: a result with fewer than there are would not count."""
+        result = self._attempts(job["key"]).result
+        return images_of(result) if result else 0
 
     def _why(self, job: CellJob, known: Answered, request: StopRequest) -> str | None:
         """Why the cell may stop now; None where it goes on, also because nothing can tell."""

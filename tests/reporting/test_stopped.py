@@ -30,6 +30,8 @@ from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.stopped_text import with_stopped
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.worst import worst_samples
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.sweeps import list_sweeps
 from tests.reporting.browser import chromium, errors, wait
 from tests.synthetic import Entry, build, whole
 
@@ -248,6 +250,8 @@ def test_a_table_that_is_imported_again_knows_it(early: Source, tmp_path: Path) 
         assert again[column].dropna().tolist() == before.loc[before["stopped"] != "", column].tolist()
     assert again["stopped"].tolist() == before["stopped"].tolist()
     assert "99.5 % of cells that stopped early" in "\n".join(notes(again.reset_index()))
+    ledger, (sweep,) = Ledger(tmp_path).refresh(), list_sweeps(tmp_path)
+    assert all(sweep.done(ledger, key) for key in sweep.keys)  # there is nothing to compute
 
 
 @pytest.mark.xdist_group("chromium")

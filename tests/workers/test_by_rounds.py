@@ -140,6 +140,45 @@ def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: P
     assert result["cost"]["seconds"] > 0
 
 
+@pytest.mark.parametrize("stop", [None, "known"])
+def test_a_cell_whose_first_images_were_not_measured_as_is_asked_for_now_runs_them_again(
+    tmp_path: Path, cells: dict[str, Any], stop: str | None
+) -> None:
+    """A noise floor of the rest alone would be dropped, and how far blocks moved is told with the first images."""
+    calibrated = {**cells, "same": {**cells["same"], "calibration": {"samples": 8}}}
+    early = Work(tmp_path, calibrated)
+    early("base")
+    assert early("same")["stopped"]["images"] == 128
+    for asked in ("noise_floor", "propagation"):
+        work = Work(tmp_path, calibrated, stop, margin=0.5)  # by which it would stop after 64 images
+        work.settings[asked] = True
+        first = ["all"] if stop is None else ["0-64", "64-96", "96-128"]
+        work.rounds(calibrated["same"], work.backend)
+        assert work.backend.asked == first
+        assert work.said == ["runs its first 128 images again, which were not measured as is asked for now"]
+        work.rounds.committed(calibrated["same"])  # what a commit removes
+
+
+def test_a_cell_goes_on_where_nothing_more_can_be_measured(tmp_path: Path, cells: dict[str, Any]) -> None:
+    """Without calibration there is no floor, and rounds that were kept may have the distances."""
+    work = Work(tmp_path, cells)
+    work("base")
+    early = work("same")
+    rest = Work(tmp_path, cells, stop=None)
+    rest.settings["noise_floor"] = True
+    rest.rounds(cells["same"], rest.backend)
+    assert rest.backend.asked == ["128-200"]
+    (tmp_path / "propagation").mkdir()
+    name = stem(early["key"], early["predictions"])
+    (tmp_path / "propagation" / f"{name}.json").write_text('[{"block": 0}]')
+    moved = Work(tmp_path, cells, stop=None)
+    moved.settings["propagation"] = True
+    moved.rounds.committed(cells["same"])
+    found = moved.rounds(cells["same"], moved.backend)
+    assert moved.backend.asked == ["128-200"]
+    assert found.artifacts["propagation"] == [{"block": 0}]
+
+
 def test_references_are_read_ahead_for_the_first_cell_that_may_stop(tmp_path: Path, cells: dict[str, Any]) -> None:
     work = Work(tmp_path, cells)
     work.rounds.expect(cells.values())
