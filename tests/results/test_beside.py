@@ -40,7 +40,10 @@ def test_metrics_of_torch_stand_beside_those_of_another_back_end(tmp_path: Path)
 
 def test_a_stopped_cell_of_torch_stands_beside_with_what_it_keeps_alone() -> None:
     """Until its baseline is measured there is only the mean of the images that it saw."""
-    line, beside = {"key": "b", "columns": {"beside": "t"}}, SimpleNamespace(measured={"f": {"metrics": {"cider": [0.5]}}})
+    line, beside = (
+        {"key": "b", "columns": {"beside": "t"}},
+        SimpleNamespace(measured={"f": {"metrics": {"cider": [0.5]}}}),
+    )
     ledger: Any = SimpleNamespace(attempts={"t": beside}, output_dir=Path())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "source_of", lambda *asked: "f")
