@@ -35,7 +35,8 @@ def suggest(
     weight, floor = weights_by_share(predictor, noise) if weight is None else weight, predictor.scales[2] + 1e-9
     taken, chosen = list(known), list[int]()
     for _ in range(min(n, len(noise) - len(set(taken)))):
-        gain = (covariance**2) @ weight / (np.diag(covariance) + floor) / cost
+        with np.errstate(divide="ignore", invalid="ignore"):  # what takes no time is worth it, if it teaches anything
+            gain = np.nan_to_num((covariance**2) @ weight / (np.diag(covariance) + floor) / cost, posinf=np.inf)
         gain[taken] = -1
         best = int(gain.argmax())
         covariance = covariance - np.outer(covariance[best], covariance[best]) / (covariance[best, best] + floor)

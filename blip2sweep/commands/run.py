@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.chat.recipe import endpoint
+from blip2sweep.commands.cell_words import cell_overrides
 from blip2sweep.commands.finish import ask_for, finish, why_lost
 from blip2sweep.commands.plan import announce
 from blip2sweep.commands.run_checks import (
@@ -191,15 +192,6 @@ def go_on(sweep: Sweep, plan: Plan, output_dir: Path, begun: set[Path]) -> None:
 
 def own_command() -> str:
     return shlex.join(sys.argv[1:])
-
-
-def cell_overrides(command: str) -> list[str]:
-    """The overrides of a command that say which cells there are."""
-    try:
-        words = shlex.split(command)
-    except ValueError:  # an open quote, as a file's name may have one
-        words = command.split()
-    return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
 def settings(

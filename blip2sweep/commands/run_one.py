@@ -80,6 +80,7 @@ def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> floa
     name, base = predictions_name(attempts.result), ledger.attempts.get(attempts.result["columns"].get("baseline", ""))
     if "stopped" in attempts.result and base is not None and base.result is not None:
         measured = measure(Scored(output_dir, name), Baseline(output_dir, base.result))
-        return float(measured["metrics"][metric][0] or "nan")
+        value = measured["metrics"][metric][0]
+        return float("nan") if value is None else float(value)
     statistics = read_statistics(output_dir, name)
     return METRICS[metric].value(statistics[METRICS[metric].statistic])

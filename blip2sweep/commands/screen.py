@@ -11,8 +11,9 @@ from rich.table import Table
 
 from blip2sweep.analysis.screening import FIRST, HALF_WIDTHS, MARGIN, Screening
 from blip2sweep.canonical import digest
+from blip2sweep.commands.cell_words import cell_overrides
 from blip2sweep.commands.plan import ONE_LINE
-from blip2sweep.commands.run import cell_overrides, own_command
+from blip2sweep.commands.run import own_command
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, tell

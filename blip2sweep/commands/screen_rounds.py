@@ -14,9 +14,10 @@ from blip2sweep.analysis.cells import finished
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.layer_groups import layer_groups, noise
+from blip2sweep.analysis.predict import competing
 from blip2sweep.analysis.recipes import entries, is_further
 from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
-from blip2sweep.commands.run import Launch, failures, plan_sweep, run_sweep
+from blip2sweep.commands.run import Launch, Outcome, failures, plan_sweep, run_sweep
 from blip2sweep.console.printing import tell
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.machine.devices import Devices
@@ -27,7 +28,7 @@ from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.plan import Plan, PlannedJob
 from blip2sweep.recipe.setting import one_scheme, setting
 from blip2sweep.results.latest import read_table
-from blip2sweep.results.sweeps import read_sweep
+from blip2sweep.results.sweeps import Sweep, read_sweep
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import queue_state
 
@@ -43,19 +44,21 @@ class Way(NamedTuple):
 @dataclass
 class Rounds:
     """The cells of a screening and their results. keys, columns: of the cells that compete, in the order of the grid.
-    draws: of what was seen so far. begun: as of `run_sweep`."""
+    jobs: all of each key, which may score it by different rules. draws: of what was seen so far. begun: as of
+    `run_sweep`."""
 
     way: Way
     command: str
     rule: Rule
     plan: Plan
-    jobs: dict[str, PlannedJob]
+    jobs: dict[str, list[PlannedJob]]
     columns: Sequence[Mapping[str, Any]]
     grid: Grid
     metric: str
     images: int
     begun: set[Path] = field(default_factory=set)
     known: Draws | None = None
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)  # of the cells that have results
 
     @classmethod
     def planned(cls, jobs: Sequence[PlannedJob], way: Way, command: str, rule: Rule) -> Rounds:
@@ -64,10 +67,10 @@ class Rounds:
         plan, ledger = plan_sweep([_by(job, rule) for job in jobs], (), way.devices, command)
         way.check(plan)
         base = _only_baseline(plan)
-        own: dict[str, PlannedJob] = {}
+        own: dict[str, list[PlannedJob]] = {}
         for key, job in zip(plan.keys, plan.jobs, strict=True):
             if key is not None and key != base.key:
-                own.setdefault(key, job)
+                own.setdefault(key, []).append(job)
         if not own:
             raise UserError("screen: no cell but the baseline; right: values of quant.bits, part … to choose among")
         cells = [plan.cells[key] for key in own]
@@ -123,17 +126,35 @@ class Rounds:
         return self.run(there, self.rule) if there and self.plan.baselines[0] in self.plan.done else {}
 
     def run(self, cells: Sequence[int], rule: Rule | None) -> dict[int, Seen]:
-        """Run cells of the grid, and return what is known of all that were seen."""
-        self._launch([self.jobs[self.keys[i]] for i in cells], rule)
+        """Run cells of the grid, and return what is known of all that were seen. The baseline is run alone before the
+        first of them, because they stop once they are compared with it.
+
+        Raises SweepFailed where the baseline has no result, and UserError where nothing can be a share of it.
+        """
+        asked = [_by(job, rule) for i in cells for job in self.jobs[self.keys[i]]]
+        if self.known is None and self.plan.baselines[0] not in self.plan.done:
+            self._launch(asked, self._baseline_alone)
+            self._check_baseline()
+        if failed := failures(self._launch(asked, self.way.launch)):
+            tell(failed)
+        self._check_baseline()
         return self._seen()
 
-    def _launch(self, jobs: Sequence[PlannedJob], rule: Rule | None) -> None:
-        asked = [_by(job, rule) for job in jobs]
-        outcome = run_sweep(asked, self.way.launch, self.begun, self.way.check, self.way.devices, self.command, False)
-        if failed := failures(outcome):
-            tell(failed)
-        table = read_table(self._folder / "table.parquet")
-        self.known = load_draws(self.output_dir, finished(table), self.metric, resampled=False)
+    def _launch(self, jobs: Sequence[PlannedJob], launch: Launch) -> Outcome:
+        outcome = run_sweep(jobs, launch, self.begun, self.way.check, self.way.devices, self.command, False)
+        if self.plan.baselines[0] in outcome.values:  # else there may be no row to read
+            self.table = finished(read_table(self._folder / "table.parquet"))
+            self.known = load_draws(self.output_dir, self.table, self.metric, resampled=False)
+        return outcome
+
+    def _check_baseline(self) -> None:
+        """Raise SweepFailed where it has no result, and UserError where its metric is no number above 0."""
+        competing(self.table, self.draws.metric.name)
+
+    def _baseline_alone(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
+        """Launch the baseline of a plan; all cells where another sweep has done it meanwhile."""
+        only = replace(plan, cells={key: plan.cells[key] for key in plan.baselines})
+        return self.way.launch(only if only.to_launch else plan, sweep, output_dir)
 
     def _seen(self) -> dict[int, Seen]:
         draws, metric = self.draws, METRICS[self.metric]

@@ -13,6 +13,7 @@ from blip2sweep.wire.pack import CellJob, Columns
 # For the first sweep on an unknown machine, from 37 s for 1000 images on a model with 3.7e9 parameters. Later sweeps
 # are measured.
 SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
+BEFORE_IMAGES = ("seconds_load", "seconds_apply")  # of the cost: however many images there are
 
 
 def expected_seconds(
@@ -46,18 +47,25 @@ def seconds_like(columns: Columns, means: dict[str, float]) -> float:
 def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
     """{name: seconds that one process would take, of every result}, for each name under which a similar cell looks.
 
-    Without those of training. Of a cell that stopped early what all images would take.
+    Without those of training. Of a cell that stopped early what all images would take: more of what it spent on images,
+    and as much of what it spent before them.
     """
     found: dict[str, list[float]] = {}
     for result in ledger.results():
         cost = result.get("cost") or {}
         seconds, processes, trained = cost.get("seconds"), cost.get("processes", 1), cost.get("seconds_trained", 0.0)
         if isinstance(seconds, int | float) and isinstance(processes, int) and isinstance(trained, int | float):
-            early = result.get("stopped")
-            seconds = max(0.0, seconds - trained) * (early["of"] / early["images"] if early else 1)
+            seconds = max(0.0, seconds - trained)
+            if early := result.get("stopped"):
+                before = min(seconds, sum(_number(cost.get(name)) for name in BEFORE_IMAGES))
+                seconds = before + (seconds - before) * early["of"] / early["images"]
             for name in (result["key"], *similarity_names(result["columns"])):
                 found.setdefault(name, []).append(seconds * processes)
     return found
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def similarity_names(columns: Columns) -> tuple[str, str]:

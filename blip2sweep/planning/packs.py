@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -140,20 +140,23 @@ def write_packs(
 ) -> list[Path]:  # fmt: skip
     """Write the packs of one launch. Returns their paths, in order. Raises UserError when the disk refuses."""
     paths = [pack_path(folder, run, i) for i in range(len(packs))]
+    launched = {j["key"] for jobs in packs for j in jobs}
     for i, (path, jobs) in enumerate(zip(paths, packs, strict=True)):
-        write_json(path, pack_data(jobs, sweep, run, output_dir, _of(jobs, settings), i, seconds))
+        write_json(path, pack_data(jobs, sweep, run, output_dir, _of(jobs, settings, launched), i, seconds))
     return paths
 
 
-def _of(jobs: Sequence[CellJob], settings: Settings) -> Settings:
-    """The settings with what they say of single cells cut to these jobs."""
+def _of(jobs: Sequence[CellJob], settings: Settings, launched: Collection[str]) -> Settings:
+    """The settings with what they say of single cells cut to these jobs. launched: the keys of all packs."""
     keys = {j["key"] for j in jobs}
     own: Settings = {**settings, "rerun": {k: v for k, v in settings.get("rerun", {}).items() if k in keys}}
     if "latency" in settings:
         own["latency"] = [k for k in settings["latency"] if k in keys]
     if "stop" in settings:
         images = settings["stop"]["images"]
-        own["stop"] = {**settings["stop"], "images": {k: n for k, n in images.items() if k in keys}}
+        there = {k: n for k, n in images.items() if k in keys}
+        compared = sorted({j["baseline"] for j in jobs if j["key"] in there}.intersection(launched))
+        own["stop"] = {**settings["stop"], "images": there, "launched": compared}
     return own
 
 

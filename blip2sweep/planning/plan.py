@@ -7,7 +7,7 @@ All errors of a sweep are raised here, before a folder is made or a job is queue
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
@@ -162,6 +162,17 @@ def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
     serves = {plan.cells[k].baseline().key: overrides for k, overrides in reversed(requested.items())}
     asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.to_launch)
     return [overrides for overrides in asked if overrides]
+
+
+def single_batches(plan: Plan) -> list[list[tuple[str, ...]]]:
+    """`single_overrides` in batches, none of which is launched before the one before it has ended. Where cells may stop,
+    the baselines come first: jobs that start at once would each compute theirs."""
+    if plan.stopping.request is None:
+        return [single_overrides(plan)]
+    compared = {*plan.baselines}
+    ahead = replace(plan, done=plan.done | (plan.cells.keys() - compared), timed=None)
+    batches = [single_overrides(ahead), single_overrides(replace(plan, done=plan.done | compared))]
+    return [batch for batch in batches if batch]
 
 
 def _untouched(overrides: Sequence[str]) -> tuple[str, ...]:

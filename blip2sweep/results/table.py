@@ -24,7 +24,7 @@ from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.sweeps import Sweep, list_sweeps
-from blip2sweep.wire.lines import ResultLine
+from blip2sweep.wire.lines import MeasuredLine, ResultLine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, with_
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
-        **(columns_of(measured) if measured and (not result.get("stopped") or "of" in measured) else {}),
+        **(columns_of(measured) if measured and _is_comparable(result, measured) else {}),
         **_stopped(result),
         **_beside(result, ledger, variants),
         **_run(result),
@@ -106,7 +106,15 @@ def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> Row:
     if attempts is None or attempts.result is None:
         return {}
     measured = attempts.measured.get(source_of(attempts.result, ledger, variants))
-    return {f"{TORCH}_{m}": values[0] for m, values in measured["metrics"].items()} if measured else {}
+    if measured is None or not _is_comparable(attempts.result, measured):
+        return {}
+    return {f"{TORCH}_{m}": values[0] for m, values in measured["metrics"].items()}
+
+
+def _is_comparable(result: ResultLine, measured: MeasuredLine) -> bool:
+    """Whether what was measured may be shown: of a cell that stopped only what it keeps, times the whole baseline's, and
+    never the mean of the images that it saw."""
+    return not result.get("stopped") or "of" in measured
 
 
 def _identity(result: ResultLine) -> Row:

@@ -23,12 +23,13 @@ class Stopped(TypedDict):
 class StopRequest(TypedDict):
     """What a sweep asks of some of its cells: to stop by a rule. images: {key: images of its sample set} of the cells
     that may; all others see all images. margins: {key: margin} of those that an earlier launch of the sweep asked with
-    another margin."""
+    another margin. launched: in a pack, the baselines of its cells that the same launch runs, in whichever pack."""
 
     stop: Literal["known", "verdict"]
     margin: float
     images: dict[str, int]
     margins: NotRequired[dict[str, float]]
+    launched: NotRequired[list[str]]
 
 
 class WarmLook(TypedDict):

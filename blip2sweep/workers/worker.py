@@ -2,8 +2,8 @@
 them.
 
 Before each cell the worker reads the ledger. A cell that another sweep has done meanwhile is skipped. A cell that
-another worker is computing is left for the end. A cell that failed in this run is not tried again, except once after a
-crash or lack of memory.
+another worker is computing is left for the end, and so is one that may stop while its baseline is on its way. A cell
+that failed in this run is not tried again, except once after a crash or lack of memory.
 
 The exit code is 0; 3 when a cell failed; 4 when the worker was asked to stop before the end; 5 when the device needs a
 new process; 2 for bad input.
@@ -32,6 +32,7 @@ from blip2sweep.results.stopped import asked
 from blip2sweep.results.unscored import is_scored
 from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.attempts import may_live, retry_mode
+from blip2sweep.workers.baselines import Baselines
 from blip2sweep.workers.by_rounds import ByRounds
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
@@ -65,6 +66,7 @@ class Worker:
         self._warnings = Warnings(pack, journal)
         self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warnings)
         self._rounds = ByRounds(self.output_dir, pack["settings"], self.ledger, self._warnings.once, say)
+        self._baselines = Baselines(pack, self.ledger)
         self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
         self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
 
@@ -113,7 +115,7 @@ class Worker:
             self._score_if_missing(job, attempts)
         elif verdict == "skip":
             self.failed = True
-        elif self._waits(job, attempts, alone=not todo):
+        elif self._waits(job, attempts, alone=not todo) or self._baselines.awaited(job, todo, self._patience(job)):
             todo.append(job)
         elif not self._fits(job):
             say(job["key"], f"not started: {seconds_left():.0f} s of wall time left")
@@ -179,10 +181,13 @@ class Worker:
         if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
             return False
         since = self._deferred.setdefault(job["key"], time.monotonic())
-        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(duration_group(job), 0.0)):
+        if alone and time.monotonic() - since < self._patience(job):
             time.sleep(0.2)
             return True
         return time.monotonic() - since < 0.2
+
+    def _patience(self, job: CellJob) -> float:
+        return max(PATIENCE, MARGIN * self._longest.get(duration_group(job), 0.0))
 
     def _fits(self, job: CellJob) -> bool:
         """Whether the wall time that is left is enough. The first cell of a process always starts."""

@@ -175,10 +175,11 @@ def _job_return(outcome: Outcome, i: int) -> JobReturn:
 
 
 def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
-    """Run a sweep through a launcher of others: one job for each open cell, baselines among them."""
+    """Run a sweep through a launcher of others: one job for each open cell, baselines among them, and before the others
+    where cells may stop."""
     from blip2sweep.commands.run import run_sweep
     from blip2sweep.console.printing import tell
-    from blip2sweep.planning.plan import single_overrides
+    from blip2sweep.planning.plan import single_batches
     from blip2sweep.running.slurm_commands import for_submitit
 
     def run(plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
@@ -187,11 +188,14 @@ def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], compo
         slurm = (
             type(launcher).__module__.startswith("hydra_plugins.hydra_submitit") and "Slurm" in type(launcher).__name__
         )
-        try:
-            with for_submitit() if slurm else contextlib.nullcontext():
-                launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
-        except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
-            tell("the launcher says: " + " ".join(str(error).split())[-400:])
+        launched = 0
+        for batch in single_batches(plan):
+            try:
+                with for_submitit() if slurm else contextlib.nullcontext():
+                    launcher.launch([list(o) for o in batch], initial_job_idx=launched)
+            except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
+                tell("the launcher says: " + " ".join(str(error).split())[-400:])
+            launched += len(batch)
         return True
 
     return run_sweep(jobs(overrides, composer), run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blip2sweep.analysis.predict import fit
+from blip2sweep.analysis.predict import Predictor, fit
 from blip2sweep.analysis.suggest import images_to_see, suggest
 from blip2sweep.metrics.stopping import FIRST
 
@@ -63,3 +63,20 @@ def test_a_cell_known_less_well_moves_the_fit_less() -> None:
     assert abs(at_unsure - kept) < abs(at - kept)
     assert error_unsure > error
     assert at == pytest.approx(off[12], abs=0.02)
+
+
+class Apart(Predictor):
+    """A predictor to which no cell says anything of another one."""
+
+    def __init__(self) -> None:
+        self.scales = np.zeros(3)
+
+    def covariance(self, noise: np.ndarray) -> np.ndarray:
+        return np.eye(len(noise))
+
+
+def test_a_cell_that_takes_no_time_and_teaches_nothing_hides_no_other() -> None:
+    noise, known = NOISE[:5], [3]
+    weight, seconds = np.array([0.0, 1.0, 2.0, 5.0, 3.0]), np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    assert suggest(Apart(), noise, known, 3, seconds, weight) == [4, 2, 1]
+    assert suggest(Apart(), noise, known, 4, 0 * seconds, 0 * weight) == [0, 1, 2, 4]  # the known one never

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from blip2sweep.commands import run as run_module
-from blip2sweep.commands.screen import half_widths, run_screen
-from blip2sweep.commands.screen_rounds import Way
+from blip2sweep.commands.screen import half_widths, named, run_screen
+from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.files import write_atomic
+from blip2sweep.metrics.stopping import Rule
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
@@ -26,7 +27,7 @@ from blip2sweep.running.queue import QueueState
 from blip2sweep.running.status import sweep_status
 from blip2sweep.tasks.order import order_of, prefix
 from tests.command_line import blip2sweep
-from tests.composing import jobs
+from tests.composing import jobs, plan
 from tests.synthetic import FINGERPRINT, WEIGHTS, _outputs, damage
 
 GRID = ["task.limit=200", "quant.bits=2,3,4,6,8", "part=vit,qformer,llm,vit+llm,all"]
@@ -34,17 +35,20 @@ N, IDS = 200, list(range(1000, 1200))
 
 
 class Planted:
-    """Launches cells on paper: scores by a planted damage. launched: {key: images it saw, launch by launch}. ends_after:
-    launches before Ctrl-C; failing: keys of cells without a result."""
+    """Launches cells on paper: scores by a planted damage. launched: {key: images it saw, launch by launch}. together:
+    the keys of each launch. ends_after: launches before Ctrl-C; failing: keys of cells without a result; base: the mean of
+    the baseline's scores."""
 
-    def __init__(self, ends_after: int | None = None) -> None:
+    def __init__(self, ends_after: int | None = None, base: float = 1.2) -> None:
         self.launched: dict[str, list[int]] = {}
-        self.ends_after, self.failing = ends_after, set[str]()
+        self.together = list[list[str]]()
+        self.ends_after, self.failing, self.base = ends_after, set[str](), base
 
     def __call__(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         if self.ends_after == 0:
             raise KeyboardInterrupt
         self.ends_after = None if self.ends_after is None else self.ends_after - 1
+        self.together.append([cell.key for cell in plan.to_launch])
         rows = [self.row(plan, cell.key, output_dir) for cell in plan.to_launch if cell.key not in self.failing]
         path = output_dir / "journals" / f"planted-{uuid.uuid4().hex}.jsonl"
         write_atomic(path, b"".join(sealed(row, i) for i, row in enumerate(rows)))
@@ -56,7 +60,7 @@ class Planted:
         n = N if request is None or key not in request["images"] else 64 if request["margin"] > 0.1 else 96
         self.launched.setdefault(key, []).append(n)
         rng = np.random.default_rng(int(key, 16) % 2**32)
-        base = np.clip(np.random.default_rng(0).normal(1.2, 0.8, N), 0, None)
+        base = np.clip(np.random.default_rng(0).normal(self.base, 0.8, N), 0, None)
         share = damage(job["recipe"], WEIGHTS) if job["recipe"] else 0.0
         scores = np.clip(base * (1 - share) + rng.normal(0, 0.05, N) * bool(job["recipe"]), 0, None)
         kept = list(prefix(order_of(FINGERPRINT, IDS), IDS, n)) if n < N else list(range(N))
@@ -103,6 +107,38 @@ def test_less_than_the_grid_is_run_and_the_frontier_whole(done: tuple[Path, Plan
     assert not small.empty
     base = table[table["part"] == "none"]
     assert list(base["images"]) == [N]
+
+
+def test_the_baseline_is_run_alone_before_all_others(done: tuple[Path, Planted]) -> None:
+    """So that every cell is compared with it at its first look, however many workers there are."""
+    folder, launch = done
+    (path,) = folder.glob("sweeps/*/sweep.json")
+    assert launch.together[0] == read_sweep(path).baselines
+    assert len(launch.together[1]) == 16
+
+
+def test_a_baseline_without_a_result_ends_it(tmp_path: Path) -> None:
+    launch = Planted()
+    launch.failing = {plan(*GRID).baselines[0]}
+    with pytest.raises(SweepFailed, match="the baseline has no result; right: blip2sweep logs"):
+        screened(tmp_path, launch)
+    assert launch.launched == {}
+
+
+def test_a_baseline_of_0_ends_it(tmp_path: Path) -> None:
+    launch = Planted(base=-100.0)
+    with pytest.raises(UserError, match="the baseline's cider is 0, so nothing can be predicted as a share of it"):
+        screened(tmp_path, launch)
+    assert len(launch.launched) == 1
+    with pytest.raises(UserError, match="the baseline's cider is 0"):
+        screened(tmp_path, launch)  # the same words again
+
+
+def test_all_rules_of_scoring_are_asked_for(tmp_path: Path) -> None:
+    words = ("task=shapes_vqa", "task.limit=200", "part=vit,llm", "quant.bits=2,4", f"output_dir={tmp_path}")
+    made = jobs(*words, "task.rule=official,lavis")
+    rounds = Rounds.planned(named(made, "words"), Way(Planted()), "words", Rule("known", 0.2))
+    assert [len(own) for own in rounds.jobs.values()] == [2] * 4
 
 
 def test_every_round_is_the_same_sweep_and_none_of_its_cells_is_lost(done: tuple[Path, Planted]) -> None:

@@ -24,8 +24,8 @@ import pytest
 from blip2sweep import files as store
 from blip2sweep.backends.dummy import Dummy
 from blip2sweep.cache.disk import Store
+from blip2sweep.commands.cell_words import cell_overrides
 from blip2sweep.commands.rescore import rescore
-from blip2sweep.commands.run import cell_overrides
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
