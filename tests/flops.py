@@ -1,4 +1,4 @@
-"""FLOPs as torch counts them while a model is evaluated, stage by stage, one sample at a time and so without padding."""
+"""FLOPs as torch counts them while a model is evaluated, stage by stage, one sample at a time, so without padding and with its picture."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def counted(
     """({stage: FLOPs of the whole evaluation}, the evaluation)."""
     monkeypatch.setattr(Counted, "flops", Counter())
     monkeypatch.setattr(module, "Clock", Counted)
-    found = evaluate(loaded, task, generation, batch_size=1, nll_references=0)
+    found = evaluate(loaded, task, generation, batch_size=1, nll_references=0, anew=True)
     return Counted.flops, found
 
 
