@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, CaptionScorer, JavaError, Meteor, meteor, tokenizer
 from blip2sweep.metrics.domains import DOMAINS
 from blip2sweep.metrics.java import java_binary
+from blip2sweep.metrics.java_process import JavaProcess
 from blip2sweep.metrics.statistics import FloatArray
 from tests.metrics.conftest import Pycocoevalcap
 
@@ -199,16 +201,28 @@ def test_one_meteor_process_serves_two_threads() -> None:
     assert all((array == expected).all() for array in found)
 
 
+def dying(process: JavaProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process ends when it is asked."""
+    started = process._started
+
+    def ended() -> subprocess.Popen[bytes]:
+        java = started()
+        java.kill()
+        java.wait()
+        return java
+
+    monkeypatch.setattr(process, "_started", ended)
+
+
 @pytest.mark.thorough
-def test_a_meteor_that_dies_while_it_is_asked_is_one_line_and_starts_again() -> None:
+def test_a_meteor_that_dies_while_it_is_asked_is_one_line_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     process = meteor.shared_meteor()
     before = process.statistics([["a dog"]], ["a dog"])
-    assert process._process is not None
-    process._process.send_signal(signal.SIGSTOP)
-    threading.Timer(0.2, process._process.kill).start()
+    dying(process, monkeypatch)
     with pytest.raises(JavaError, match=r"^METEOR failed: .*$") as caught:
         process.statistics([["a dog"]], ["a dog"])
     assert "\n" not in str(caught.value)
+    monkeypatch.undo()
     np.testing.assert_array_equal(process.statistics([["a dog"]], ["a dog"]), before)
 
 
@@ -220,15 +234,13 @@ def test_close_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process._process is None
 
 
-def test_a_tokenizer_that_dies_while_it_is_asked_is_one_line_and_starts_again() -> None:
-    process = tokenizer.shared_tokenizer()
+def test_a_tokenizer_that_dies_while_it_is_asked_is_one_line_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
-    assert process._process is not None
-    process._process.send_signal(signal.SIGSTOP)
-    threading.Timer(0.2, process._process.kill).start()
+    dying(tokenizer.shared_tokenizer(), monkeypatch)
     with pytest.raises(JavaError, match=r"^the PTB tokenizer failed: .*$") as caught:
         tokenizer.tokenize(["Two dogs."])
     assert "\n" not in str(caught.value)
+    monkeypatch.undo()
     assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
 
 
