@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -242,16 +241,6 @@ def test_a_tokenizer_that_dies_while_it_is_asked_is_one_line_and_starts_again(mo
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
-
-
-def test_a_tokenizer_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = tokenizer.shared_tokenizer()
-    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
-    monkeypatch.setattr(process, "SECONDS", 0.2)
-    assert process._process is not None
-    process._process.send_signal(signal.SIGSTOP)
-    with pytest.raises(JavaError, match=r"^the PTB tokenizer failed: .*$"):
-        tokenizer.tokenize(["Two dogs."])
 
 
 def test_a_tokenizer_that_ended_meanwhile_is_not_missed() -> None:
