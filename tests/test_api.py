@@ -118,6 +118,7 @@ def test_one_cell_is_its_row(ran: tuple[Path, pd.DataFrame]) -> None:
         blip2sweep.evaluate("part=vit,llm", output_dir=folder)
 
 
+@pytest.mark.thorough
 def test_a_cell_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(own: object, job: object, batch_size: int | None = None) -> Answered:
         raise RuntimeError("no luck")
@@ -143,6 +144,7 @@ def test_tables_and_samples(ran: tuple[Path, pd.DataFrame], monkeypatch: pytest.
     assert len(blip2sweep.load_samples(sweep="s")) == len(blip2sweep.load_samples(keys=list(table["key"]))) == 24
 
 
+@pytest.mark.thorough
 def test_a_page(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     folder, _ = ran
     assert blip2sweep.report("s", folder) == folder / "sweeps" / "s" / "report.html"
@@ -235,6 +237,7 @@ def test_what_the_caller_has_set_up_stays(ran: tuple[Path, pd.DataFrame], tmp_pa
     assert matplotlib.get_backend() == backend
 
 
+@pytest.mark.thorough
 def test_a_method_of_ones_own_may_change_between_calls(tmp_path: Path) -> None:
     """As in a notebook, whose process goes on."""
     for group, text in (("methods", (TOYS / "method.py").read_text()), ("quant", QUANT)):

@@ -182,7 +182,10 @@ def test_hydra_and_torch_stay_in_their_rooms(own: str) -> None:
         ("hydra_plugins.blip2sweep.launchers", {"torch", "transformers", "matplotlib", "wandb", "pandas", "pyarrow"}),
         ("blip2sweep.planning.plan", {"torch", "transformers", "hydra", "pandas", "wandb"}),
         ("blip2sweep.workers.worker", {"torch", "hydra", "omegaconf", "pandas", "pyarrow", "wandb", "rich"}),
-        ("blip2sweep.backends.torch.backend", {"hydra", "omegaconf", "pandas", "pyarrow", "wandb", "rich"}),
+        pytest.param(
+            "blip2sweep.backends.torch.backend", {"hydra", "omegaconf", "pandas", "pyarrow", "wandb", "rich"},
+            marks=pytest.mark.thorough,
+        ),
     ],
 )  # fmt: skip
 def test_heavy_libraries_come_late(module: str, absent: set[str]) -> None:

@@ -1,9 +1,10 @@
 """Processes that have read the libraries which commands read, and fork for each command that a test types.
 
 The command is a process of its own, with the folder, environment, umask, words, streams and exit code of a new one. It is spared the
-second and more in which Python reads libraries. One such process has read what most commands read; matplotlib, wandb and torch are not
-among it. Commands that run cells are forked from another, which has torch too; so are their workers (tests/spare.py). What Python or a
-library looks at when it starts cannot be set here: tests/command_line.py starts a new process where a test sets such a variable.
+second and more in which Python reads libraries, and the tenth of a second that the first composition takes longer. One such process
+has read what most commands read; matplotlib, wandb and torch are not among it. Commands that run cells are forked from another, which
+has torch too; so are their workers (tests/spare.py). What Python or a library looks at when it starts cannot be set here:
+tests/command_line.py starts a new process where a test sets such a variable.
 """
 
 from __future__ import annotations
@@ -174,6 +175,9 @@ if __name__ == "__main__":
     with unprobed(*(EXTRAS if read is COMPUTE else ())):  # as a worker reads them
         for name in read:
             importlib.import_module(name)
+    from tests.composing import jobs
+
+    jobs("part=none")
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     assert len(names) - names.count("jemalloc_bg_thd") == 1, f"{names}: a library started a thread that no copy has"
     del sys.path[0]

@@ -38,6 +38,7 @@ def held(form: str, purpose: str | None = None) -> HeldBy:
     return HeldBy(form, purpose, model_config("tiny"), TINY)
 
 
+@pytest.mark.thorough
 def test_cells_and_predictions_are_of_what_the_format_holds(cells: pd.DataFrame) -> None:
     openvino = held("openvino")
     gone = openvino.refused(cells)
@@ -77,6 +78,7 @@ def test_who_serves_names_its_format() -> None:
         format_named("opnvino")
 
 
+@pytest.mark.thorough
 def test_the_verb_says_what_is_left_out_and_ends_with_the_export(folder: Path) -> None:
     ran = blip2sweep("recommend", "--max-bytes", "1MB", "--for", "openvino", cwd=folder)
     assert ran.code == 0, ran.err

@@ -98,6 +98,7 @@ def test_the_same_words_again_run_nothing_that_is_known(screened: tuple[Screenin
     assert run.calls == []
 
 
+@pytest.mark.thorough
 def test_a_cell_that_fails_is_asked_for_once_and_named(screened: tuple[Screening, list[int], Fake]) -> None:
     gone = screened[1][len(screened[1]) // 2]
     run = Fake(failing=[gone])

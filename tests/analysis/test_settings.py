@@ -21,6 +21,7 @@ from blip2sweep.results.schema import known
 from tests.composing import plan
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, grid, source, whole
 
+pytestmark = pytest.mark.thorough
 SMALL = ("task.limit=4", "calibration.n_samples=4")
 UNIONS = "part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
 

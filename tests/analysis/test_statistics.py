@@ -40,6 +40,7 @@ def paired(rng: np.random.Generator, truth: np.ndarray, n: int = 120) -> tuple[n
     return single.mean(axis=1), single
 
 
+@pytest.mark.thorough
 def test_coverage_of_intervals_and_bands_on_simulated_drops() -> None:
     rng, truth = np.random.default_rng(5), np.linspace(0, 0.3, 8)
     counts = weights(range(120), B=1000).counts.astype(float)
@@ -171,6 +172,7 @@ def test_what_carries_a_sequence_on(widths: dict[int, float], wanted: tuple[list
     assert [(r.widths, r.why) for r in found.itertuples()] == ([wanted] if wanted else [])
 
 
+@pytest.mark.thorough
 def test_a_sequence_errs_in_one_of_forty() -> None:
     """All widths lose exactly the margin: calling any of them safe is an error, made 2.5 % of the time at most."""
     rng, wrong, trials = np.random.default_rng(1), 0, 400
@@ -203,6 +205,7 @@ def test_shapley_of_an_additive_game_are_the_parts_and_sum_to_the_whole() -> Non
     assert sum(shapley.shapley_values(players, v).values()) == pytest.approx(v[frozenset(players)])
 
 
+@pytest.mark.thorough
 def test_planted_shapley_values_are_recovered_and_the_part_without_effect_is_not_significant(tmp_path: Path) -> None:
     effect = {"vit": 0.25, "qformer": 0.0, "llm": 0.1}
     cells = [

@@ -215,6 +215,7 @@ def test_quantization_of_what_is_left_is_a_piece(planted: tuple[pd.DataFrame, Dr
 # ---- recommend
 
 
+@pytest.mark.thorough
 def test_measured_cells_of_all_kinds_compete(planted: tuple[pd.DataFrame, Draws]) -> None:
     """The smallest within a limit: what was planted says which."""
     cells, draws = planted

@@ -89,6 +89,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
+@pytest.mark.thorough
 def test_it_is_measured_once_and_a_plan_has_numbers(asked: list[object], tmp_path: Path) -> None:
     words = [DROP, "part=none", f"output_dir={tmp_path}"]
     made = [plan(*words, output_dir=tmp_path) for _ in range(2)]

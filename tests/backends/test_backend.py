@@ -64,6 +64,7 @@ def test_packs_are_of_one_back_end(tmp_path: Path) -> None:
     assert [json.loads(p.read_text())["settings"].get("backend") for p in paths] == [None, {"name": "dummy"}]
 
 
+@pytest.mark.thorough
 def test_rows_say_which_back_end_and_are_not_compared(tmp_path: Path) -> None:
     jobs = [c.job() for c in plan(*WORDS, "backend=dummy").todo]
     (path,) = write_packs([jobs], tmp_path / "sweeps" / "s", "s", "r", tmp_path, {})
@@ -82,6 +83,7 @@ def test_rows_say_which_back_end_and_are_not_compared(tmp_path: Path) -> None:
     assert halved == {key: seconds / 2 for key, seconds in measured.items()}
 
 
+@pytest.mark.thorough
 def test_what_a_back_end_cannot_do_is_said_before_anything_runs(tmp_path: Path) -> None:
     refused(blip2sweep("-m", "backend=dumy", cwd=tmp_path), "backend=dumy", "did you mean 'dummy'")
     refused(blip2sweep("-m", "backend.name=vllm", cwd=tmp_path), "backend=vllm: no such back end")

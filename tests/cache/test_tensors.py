@@ -25,6 +25,7 @@ from blip2sweep.recipe.chain import Prefixes
 from tests.checkpoints import TINY, recipe, tiny_config
 from tests.composing import chain, plan
 from tests.in_process import jobs, run
+from tests.params import quick
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,7 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", quick(GRIDS, "parts"))
 def test_a_shared_run_gives_the_same_tokens(grid: str) -> None:
     these = jobs(*GRIDS[grid])
     shared, alone = run(these), run(these, cache="off")
@@ -70,12 +71,14 @@ def test_blocks_before_the_first_touched_one_are_not_run_again() -> None:
     assert sorted(hits) == [0, 3, 4, 5]  # the baseline runs all six
 
 
+@pytest.mark.thorough
 def test_a_small_budget_shares_less_and_changes_nothing() -> None:
     these = jobs(*GRIDS["blocks"])
     small, alone = run(these, cache_memory_gb=1e-3), run(these, cache="off")
     assert [p.text for p, _ in small.values()] == [p.text for p, _ in alone.values()]
 
 
+@pytest.mark.thorough
 def test_what_is_on_disk_is_not_computed_by_another_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     these = jobs(*GRIDS["parts"])
     first = run(these, cache="disk", cache_dir=str(tmp_path))
@@ -105,6 +108,7 @@ def test_sharing_changes_no_identity() -> None:
     assert plan("quant.bits=3").keys == plan("quant.bits=3", "cache=off", "cache_gb=1", "cache_memory_gb=1").keys
 
 
+@pytest.mark.thorough
 def test_half_precision_agrees_too() -> None:
     these = jobs(*GRIDS["parts"], "model.dtype=bfloat16")
     shared, alone = run(these), run(these, cache="off")
@@ -352,6 +356,7 @@ def test_of_two_writers_either_wins_and_both_are_valid(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.thorough
 def test_a_writer_killed_while_writing_leaves_nothing_that_is_read(tmp_path: Path) -> None:
     for attempt in range(5):
         process = writer(tmp_path, "a", 10_000)

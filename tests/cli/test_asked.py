@@ -11,6 +11,7 @@ import pytest
 from blip2sweep.__main__ import VERBS, main
 from blip2sweep.config.topics import TOPICS
 from tests.command_line import blip2sweep, refused
+from tests.params import quick
 
 
 class Told:
@@ -46,7 +47,7 @@ def test_the_first_page_is_one_screen_with_every_topic_and_verb(told: Told) -> N
     assert told("-m", "--help") == page
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("topic", quick(TOPICS))
 def test_a_topic_is_about_one_screen(topic: str, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     page = told("--help", topic)
@@ -56,6 +57,7 @@ def test_a_topic_is_about_one_screen(topic: str, told: Told, monkeypatch: pytest
     assert max(map(len, page.splitlines())) <= 120
 
 
+@pytest.mark.thorough
 def test_a_key(told: Told) -> None:
     page = told("--help", "quant.bits")
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in page.splitlines()}

@@ -98,6 +98,7 @@ def test_a_file_stands_for_the_model_that_it_was_made_of(results: Path, job: Cel
         chosen(results, path)
 
 
+@pytest.mark.thorough
 def test_a_file_has_what_its_weights_and_their_size_depend_on(results: Path) -> None:
     words = (
         "part=llm",
@@ -162,6 +163,7 @@ def test_words_that_mean_no_cell(results: Path, words: tuple[str, ...], told: li
     assert sorted(results.parent.rglob("*")) == before
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_no_recipe(results: Path) -> None:
     path = results.parent / "bad.yaml"
     for text, told in (("targets: 3", "no list `targets`"), ("a: [", "not YAML"), ("- 1", "no list `targets`")):

@@ -93,6 +93,7 @@ def test_a_sweep_over_rules_is_one_cell_with_a_score_by_each(tmp_path: Path) -> 
     assert json.loads(task)["rule"] == ["strict", "color"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("other", ["task.name=again", "task.main_metric=toy_half", "task.note=n", "task.data_dir={}/."])
 def test_rules_of_one_cell_that_is_asked_for_under_two_names(tmp_path: Path, other: str) -> None:
     data = tmp_path.parent / f"{tmp_path.name}-data"
@@ -128,7 +129,7 @@ def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Pat
     assert list(table(tmp_path, "second")["main_metric"]) == ["toy_right_color"] * 2
 
 
-@pytest.mark.parametrize("order", [("color", "strict"), ("strict", "color")])
+@pytest.mark.parametrize("order", [("color", "strict"), pytest.param(("strict", "color"), marks=pytest.mark.thorough)])
 def test_trials_of_one_cell_by_several_rules(tmp_path: Path, order: tuple[str, str]) -> None:
     """A search launches one sweep many times; a trial's value is that of its own rule."""
     begun = set[Path]()
@@ -146,6 +147,7 @@ def test_trials_of_one_cell_by_several_rules(tmp_path: Path, order: tuple[str, s
     assert scored(tmp_path, sweep)
 
 
+@pytest.mark.thorough
 def test_the_default_rule_of_what_another_rule_computed(tmp_path: Path) -> None:
     _, first = swept(tmp_path, "first", ["task.rule=color", "task.lemmatize=stem"])
     assert "toy_right" not in first
@@ -173,6 +175,7 @@ def test_a_sweep_is_not_scored_while_a_variant_lacks(tmp_path: Path, capsys: pyt
     assert table(tmp_path, "s")["toy_right_color"].notna().all()
 
 
+@pytest.mark.thorough
 def test_table_names_what_lacks_one_of_the_wanted_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     swept(tmp_path, "s", ["task.rule=[strict,color]"])
     swept(tmp_path, "strict")
@@ -204,6 +207,7 @@ def test_retry_fails_for_what_it_cannot_score_by_another_rule(
         retry(tmp_path, "s", None, False)
 
 
+@pytest.mark.thorough
 def test_rescore_asks_for_another_rule(tmp_path: Path) -> None:
     swept(tmp_path, "s")
     swept(tmp_path, "other", ["task.rule=color"])
@@ -244,6 +248,7 @@ def test_another_version_of_what_is_installed_scores_again(tmp_path: Path, monke
     assert rescore(tmp_path).startswith("scored 0 of 2")
 
 
+@pytest.mark.thorough
 def test_scores_of_two_versions_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cell was scored again with another version: it has no drop until its baseline has that version too."""
     outcome, first = swept(tmp_path, "s", ["task.lemmatize=[none,stem]"])
@@ -277,6 +282,7 @@ def test_scores_of_two_versions_are_not_compared(tmp_path: Path, monkeypatch: py
     assert not rules.SCORED
 
 
+@pytest.mark.thorough
 def test_the_same_command_scores_again_what_another_version_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +294,7 @@ def test_the_same_command_scores_again_what_another_version_scored(
     assert rows["drop_toy_right_stem"].notna().all()
 
 
+@pytest.mark.thorough
 def test_a_changed_scorer_scores_every_variant_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept(tmp_path, "s", ["task.rule=[strict,color]"])
     swept(tmp_path, "t", ["task.lemmatize=stem"])

@@ -42,6 +42,7 @@ class Others:
 GRID = ("task=shapes_vqa", "task.limit=200", "part=vit,llm", "quant.bits=2")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("stop", "sizes"), [("none", [3]), ("known", [1, 2])])
 def test_launchers_of_others_get_the_baseline_before_cells_that_may_stop(
     stop: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -183,6 +183,7 @@ def test_a_screening_that_ended_goes_on_and_runs_nothing_twice(
     assert len(both) <= 26
 
 
+@pytest.mark.thorough
 def test_cells_that_fail_are_said_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     launch = Planted()
     launch.failing = {*_keys(tmp_path)[3:5]}

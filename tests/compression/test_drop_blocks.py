@@ -25,6 +25,7 @@ from tests.checkpoints import build_meta, conf, fails, t5_config, tiny_config
 from tests.command_line import blip2sweep, refused
 from tests.composing import jobs, plan, recipes
 from tests.image_text import small_config
+from tests.params import quick
 
 ANATOMY, T5, LLAVA = (anatomy(section) for section in (tiny_config(), t5_config(), small_config("llava-1.5-7b")))
 
@@ -354,7 +355,9 @@ SHORTER: list[tuple[dict[str, Any], str, dict[str, int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("section", "dropped", "counts"), SHORTER, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("section", "dropped", "counts"), quick(SHORTER), ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_the_size_is_that_of_the_model_built_shorter(
     section: dict[str, Any], dropped: str, counts: dict[str, int]
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_width_of_one_method_only_is_skipped_for_the_other() -> None:
     assert len(made.cells) == 4
 
 
+@pytest.mark.thorough
 def test_studies_are_unions_and_part_of_the_language() -> None:
     assert len(plan("study=card").cells) == 10
     assert len(plan("study=part_wise").cells) == 100  # 5 × 4 × 5, the untouched one being the baseline
@@ -139,6 +140,7 @@ def test_studies_are_unions_and_part_of_the_language() -> None:
     assert not seed.reasons
 
 
+@pytest.mark.thorough
 def test_the_study_of_pruning_is_sets_and_a_recovery_and_its_twin_has_the_same_shares() -> None:
     real, tiny = jobs("study=rsicd_pruning"), jobs("study=shapes_pruning")
     assert {(j.config["model"]["name"], j.config["task"]["name"]) for j in real} == {
@@ -156,6 +158,7 @@ def test_the_study_of_pruning_is_sets_and_a_recovery_and_its_twin_has_the_same_s
     ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_study_of_blip_on_openvino_is_the_guides_two_models() -> None:
     found = jobs("study=blip_openvino")
     assert [(j.config["model"]["name"], j.config["task"]["name"]) for j in found] == [

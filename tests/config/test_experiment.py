@@ -58,6 +58,7 @@ def jobs(mine: Path, *words: str, master: DictConfig | None = None) -> list[Plan
     return [PlannedJob(job, made.config(job)) for job in expand(arguments, made)]
 
 
+@pytest.mark.thorough
 def test_values_and_choices_of_a_file_and_words_go_before_them(mine: Path) -> None:
     (job,) = jobs(mine, "+experiment=small", "part=vision", "quant.bits=2")
     assert (job.config["quant"]["method"], job.config["quant"]["bits"], job.config["task"]["limit"]) == ("gptq", 2, 20)
@@ -65,6 +66,7 @@ def test_values_and_choices_of_a_file_and_words_go_before_them(mine: Path) -> No
     assert (job.config["quant"]["method"], job.config["quant"]["bits"]) == ("rtn", 3)
 
 
+@pytest.mark.thorough
 def test_several_experiments_a_glob_and_a_folder_of_them(mine: Path) -> None:
     made = jobs(mine, "+experiment=small,other_model", "quant.bits=2,4")
     assert [(j.config["model"]["name"], j.config["quant"]["bits"]) for j in made] == [
@@ -128,6 +130,7 @@ def test_mistakes_in_a_file_are_told_with_its_name(mine: Path, name: str, told: 
     assert told in explain(error.value)
 
 
+@pytest.mark.thorough
 def test_an_experiment_says_where_results_are(mine: Path) -> None:
     searched = loaded(mine).master.hydra.overrides.hydra
     whole = loaded(mine).loader.load_configuration("config", [*searched, "experiment=elsewhere"], RunMode.MULTIRUN)
@@ -137,6 +140,7 @@ def test_an_experiment_says_where_results_are(mine: Path) -> None:
     assert job.config["output_dir"] == "there"
 
 
+@pytest.mark.thorough
 def test_an_experiment_chooses_the_launcher(mine: Path, tmp_path: Path) -> None:
     """As typed: our own choice of launcher does not stand over it."""
     env = {"PATH": str(tmp_path)}

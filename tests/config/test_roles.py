@@ -18,6 +18,7 @@ from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.results.ledger import Ledger
 from tests.checkpoints import believe
 from tests.composing import composer, jobs, plan, recipes
+from tests.params import quick
 
 ROLES = {"vision": "vit", "connector": "qformer", "language": "llm"}
 
@@ -113,7 +114,7 @@ STUDIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", quick(STUDIES))
 def test_the_studies_are_the_cells_that_they_were(study: str) -> None:
     keys = [key for words in STUDIES[study] for key in plan(*words).keys]
     assert plan(f"+study={study}").keys == keys

@@ -94,6 +94,7 @@ def check(cell: Exported, again: Found) -> None:
         assert again.weights == cell.weights
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CELLS)
 def test_transformers_reloads_the_cell(name: str, quick: dict[str, tuple[Exported, Found]]) -> None:
     check(*quick[name])
@@ -111,11 +112,13 @@ def sizes(found: dict[str, tuple[Exported, Found]]) -> Iterator[float]:
         yield manifest["payload"] / cell.job["columns"]["model_bytes"]
 
 
+@pytest.mark.thorough
 def test_the_payload_is_what_the_row_says(quick: dict[str, tuple[Exported, Found]]) -> None:
     assert all(abs(ratio - 1) < 0.01 for ratio in sizes(quick))
     assert all("NOT what" not in line for cell, _ in quick.values() for line in cell.told)
 
 
+@pytest.mark.thorough
 def test_a_folder_has_its_recipe_and_says_how_it_is_loaded(quick: dict[str, tuple[Exported, Found]]) -> None:
     one, several = (quick[name][0].folder / "README.md" for name in ("asymmetric groups", "several schemes"))
     assert 'Blip2ForConditionalGeneration.from_pretrained(".")' in one.read_text()

@@ -35,6 +35,7 @@ from tests.checkpoints import TINY, tiny_config
 from tests.composing import plan
 from tests.miniatures import blip_config, write_blip
 from tests.models.graphs.in_torch import graphs_of
+from tests.params import quick
 
 ROWS = {0: "rows"}
 NNCF = [m.name for m in METHODS.values() if m.backend == "openvino"]
@@ -111,7 +112,7 @@ LAYERS = [f"model.tower.blocks.{i}.{leaf}" for i in range(2) for leaf in ("fc1",
 TYPES = {"nncf_int8_sym": "i8", "nncf_int8_asym": "u8", "nncf_int4_sym": "i4", "nncf_nf4": "nf4", "nncf_ptq": "i8"}
 
 
-@pytest.mark.parametrize("method", NNCF)
+@pytest.mark.parametrize("method", quick(NNCF))
 def test_exactly_the_layers_of_the_recipe_are_compressed(toy: tuple[Graphs, ov.Model], method: str) -> None:
     """Patch embedding, embedding, head and the third block stay; and so do the numbers of all that stays."""
     graph, before = toy[0].graphs[0], weights(toy[1], toy[0].graphs[0])

@@ -171,6 +171,7 @@ def test_options_that_mean_nothing_are_refused(
         imported(folder, tmp_path / "none.parquet", job["key"], "backend=vllm")
 
 
+@pytest.mark.thorough
 def test_the_row_of_an_uncompressed_model_has_its_drop_and_a_report(
     done: tuple[Path, dict[str, Any], list[Record]], tmp_path: Path
 ) -> None:

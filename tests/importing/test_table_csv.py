@@ -65,6 +65,7 @@ def test_columns_say_what_the_rows_are_of(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_a_heading_without_the_number_of_samples(tmp_path: Path) -> None:
     imported(tmp_path, LINES, "--model", "tiny")
     assert blip2sweep("report", cwd=tmp_path).code == 0

@@ -193,6 +193,7 @@ CELLS = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_our_own_table_comes_back_exactly(tmp_path: Path) -> None:
     cells = {k: c for w in CELLS if not _lacks(w) for k, c in plan(*w, "task.limit=20").cells.items()}
     build_planned(tmp_path, cells.values(), lambda job: len(str(job["recipe"])) % 7 / 70, n=12)

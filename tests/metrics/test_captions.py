@@ -19,6 +19,7 @@ from blip2sweep.metrics.java import java_binary
 from blip2sweep.metrics.java_process import JavaProcess
 from blip2sweep.metrics.statistics import FloatArray
 from tests.metrics.conftest import Pycocoevalcap
+from tests.params import quick
 
 pytestmark = pytest.mark.xdist_group("java")  # one worker, so one METEOR
 
@@ -83,7 +84,7 @@ def test_equals_pycocoevalcap_on_the_study(
     )
 
 
-@pytest.mark.parametrize("size", [1, 2, 60])
+@pytest.mark.parametrize("size", quick([1, 2, 60], 60))
 def test_equals_pycocoevalcap_on_random_text(size: int, pycocoevalcap: Pycocoevalcap) -> None:
     generator = random.Random(size)
     references = [[_random_text(generator) for _ in range(generator.randint(1, 5))] for _ in range(size)]

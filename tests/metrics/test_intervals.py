@@ -252,6 +252,7 @@ def captions() -> list[Case]:
     return [*found, drawn_from("METEOR", METRICS["meteor"], rows, worse)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cases", [vqa_cases, captions], ids=["vqa", "captions"])
 def test_the_truth_is_rarely_on_the_bad_side(cases: Callable[[], list[Case]]) -> None:
     """At most 3.5 % plus two standard errors of these rounds, where percentile intervals err in up to half of them.

@@ -18,6 +18,7 @@ from blip2sweep.planning.cell_builder import CellBuilder
 from tests.checkpoints import conf, t5_config, tiny_config
 from tests.command_line import blip2sweep
 from tests.composing import jobs
+from tests.params import quick
 
 ORDERS = list(itertools.permutations(("vit", "qformer", "llm")))
 OTHER_NAMES = {"vit": "eye", "qformer": "bridge", "llm": "tongue"}
@@ -44,7 +45,7 @@ SHARING = ["part=none,vit,qformer,llm,vit+llm", "quant.bits=2"]
 CALIBRATED = ["part=all", "quant=gptq,awq", "quant.bits=2", "calibration.n_samples=8"]
 
 
-@pytest.mark.parametrize("words", [SHARING, CALIBRATED, [*CALIBRATED, "calibration.upstream=model"]])
+@pytest.mark.parametrize("words", quick([SHARING, CALIBRATED, [*CALIBRATED, "calibration.upstream=model"]]))
 def test_the_order_of_the_parts_decides_nothing(words: list[str]) -> None:
     first = cells(tiny_config(), *words)
     for order in ORDERS:
@@ -54,7 +55,7 @@ def test_the_order_of_the_parts_decides_nothing(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [SHARING, ["part=none,all", "quant=gptq", *CALIBRATED[2:], "calibration.upstream=model"]]
+    "words", quick([SHARING, ["part=none,all", "quant=gptq", *CALIBRATED[2:], "calibration.upstream=model"]])
 )
 def test_cells_that_share_work_give_the_same_texts_in_every_order(words: list[str]) -> None:
     expected = texts(cells(tiny_config(), *words), "off")
@@ -69,6 +70,7 @@ def texts(chosen: list[Cell], cache: str) -> dict[str, list[str]]:
     return {job["key"]: runner(job).predictions.text for job in made}
 
 
+@pytest.mark.thorough
 def test_parts_of_other_names_are_the_same_model() -> None:
     words = ["part=all", "quant=awq", "quant.bits=2", "calibration.n_samples=8", "calibration.image_token_weight=2"]
     plain, other = cells(tiny_config(), *words)[0], cells(renamed(tiny_config()), *words)[0]
@@ -181,6 +183,7 @@ def test_folds_that_the_cell_does_not_read_are_no_part_of_it() -> None:
     assert key(of_attention, "part=llm", "layers=mlp", *AWQ) == key(tiny_config(), "part=llm", "layers=mlp", *AWQ)
 
 
+@pytest.mark.thorough
 def test_folds_decide_which_finished_blocks_are_taken() -> None:
     """One store, two anatomies: the second is not given what the first made."""
     less = with_folds("llm", lambda folds: [])

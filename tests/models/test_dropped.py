@@ -27,6 +27,7 @@ from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import conf
 from tests.compression.test_step import snapshot
 from tests.models.image_text.made import FIRST
+from tests.params import quick
 from tests.ragged_pictures import pictures
 from tests.small_models import RETRIEVAL, small
 
@@ -146,7 +147,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", ["blip2-opt-2.7b", *(pytest.param(n, marks=thorough) for n in [*SHORTER][1:])])
+@pytest.mark.parametrize("name", quick(SHORTER))
 def test_dropping_is_the_same_model_built_shorter(of_name: Callable[[str], Small], name: str, tmp_path: Path) -> None:
     m, blocks = of_name(name), SHORTER[name]
     whole, before = said(m.loaded), snapshot(m.loaded)
@@ -165,7 +166,7 @@ def test_every_kind_of_model_is_among_them() -> None:
     assert {*FIRST} <= SHORTER.keys()
 
 
-@pytest.mark.parametrize("name", ["blip2-opt-2.7b", *(pytest.param(n, marks=thorough) for n in [*REFUSED][1:])])
+@pytest.mark.parametrize("name", quick(REFUSED))
 def test_a_set_that_transformers_would_load_otherwise_is_refused(of_name: Callable[[str], Small], name: str) -> None:
     m, (blocks, why) = of_name(name.removeprefix("tower of ")), REFUSED[name]
     before = snapshot(m.loaded)

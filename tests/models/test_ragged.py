@@ -26,6 +26,7 @@ def apart(rows: Rows) -> list[tuple[list[object], object]]:
     return [(x.tolist(), rows.further["size"][i].tolist() if rows.further else None) for i, x in enumerate(cut)]
 
 
+@pytest.mark.thorough
 @given(LENGTHS, st.data())
 def test_chosen_rows_are_the_chosen_ones(lengths: list[int], data: st.DataObject) -> None:
     rows, alone = ragged(lengths), apart(ragged(lengths))

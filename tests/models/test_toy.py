@@ -30,6 +30,7 @@ from tests import composing
 from tests.apply.recovery.made import paths_of, recovery, samples, trained
 from tests.checkpoints import believe, conf, recipe
 from tests.in_process import told
+from tests.params import quick
 from tests.toy.architecture import write
 
 CONF = Path(__file__).parent.parent / "toy" / "conf"
@@ -90,7 +91,7 @@ CELLS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("limits", [{}, {"batch_size": 5}, {"cache_memory_gb": 2e-6}], ids=str)
+@pytest.mark.parametrize("limits", quick([{}, {"batch_size": 5}, {"cache_memory_gb": 2e-6}]), ids=str)
 def test_cells_are_planned_and_give_the_same_shared_and_alone(
     planned: Made, tmp_path: Path, limits: dict[str, Any]
 ) -> None:

@@ -28,6 +28,7 @@ from tests.miniatures import (
     write_instructblip,
     write_retrieval,
 )
+from tests.params import quick
 
 Write = Callable[[Path], Path]
 MODELS: dict[str, tuple[Callable[[], dict[str, Any]], Write]] = {
@@ -62,7 +63,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return one
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS))
 def test_flops_are_those_that_torch_counts(name: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     section, loaded = small(name)
     kind = "caption" if name == "blip-caption" else "vqa"

@@ -149,6 +149,7 @@ def test_a_sweep_has_one_endpoint() -> None:
             check_keys(parse([word]), composer().options)
 
 
+@pytest.mark.thorough
 def test_workers_that_ask_need_an_address_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for words, said in (
@@ -163,6 +164,7 @@ def test_workers_that_ask_need_an_address_and_a_key(monkeypatch: pytest.MonkeyPa
     assert asks_of(jobs(*offline)[0].config)
 
 
+@pytest.mark.thorough
 def test_jobs_with_two_endpoints_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
     both = [w if w != "chat=local" else "chat=openai,local" for w in WORDS]

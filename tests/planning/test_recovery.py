@@ -73,6 +73,7 @@ def test_one_thing_has_one_key(one: str, other: str) -> None:
     assert key(*one.split()) == key(*other.split())
 
 
+@pytest.mark.thorough
 def test_two_things_never_share_a_key() -> None:
     base = ("recover=lora", "quant.bits=4", "part=all")
     words = [other.replace("dtype=", "model.dtype=").split() for other in OTHER]
@@ -305,6 +306,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 # ---- results
 
 
+@pytest.mark.thorough
 def test_rows_have_the_drop_against_both(tmp_path: Path) -> None:
     these: list[dict[str, Any]] = jobs("recover=none,lora", "quant.bits=none,4", "part=llm", "task=shapes_vqa")
     assert len(these) == 4

@@ -19,6 +19,7 @@ from blip2sweep.wire.model_section import ModelSection
 from tests.checkpoints import conf
 from tests.composing import plan
 from tests.models.graphs.in_torch import graphs_of
+from tests.params import quick
 from tests.small_models import small
 
 ASSETS = Path(blip2sweep.__file__).parent / "assets"
@@ -31,9 +32,7 @@ def cell(*words: str) -> Cell:
     return made.cells[str(made.keys[0])]
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny", "tiny-llava", "blip-vqa-base", pytest.param("llava-onevision-0.5b", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("name", quick(["tiny", "tiny-llava", "blip-vqa-base", "llava-onevision-0.5b"]))
 def test_planning_counts_what_graphs_read(name: str, tmp_path: Path) -> None:
     """A parameter is read where an output has a gradient for it."""
     if name.startswith("tiny"):
@@ -55,6 +54,7 @@ def test_planning_counts_what_graphs_read(name: str, tmp_path: Path) -> None:
     assert (numbers.total > read) == ("llava" in name)
 
 
+@pytest.mark.thorough
 def test_only_rows_of_back_ends_that_run_graphs_leave_it_out() -> None:
     torch_row, graphs_row = (
         cast("dict[str, Any]", cell(*LLAVA, f"backend={b}").columns()) for b in ("torch", "openvino")

@@ -17,6 +17,7 @@ from tests.composing import plan
 WORDS = ("task.limit=8", "part=llm", "blocks=0-1", "quant.bits=3", "recover=lora", "recover.target=llm:1-2:mlp")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("requantize", ["true", "null"])
 def test_what_is_merged_into_codes_is_on_their_grid_only_when_it_is_quantized_again(requantize: str) -> None:
     """Blocks 0-1 are quantized and 1-2 trained, so that of block 1 is quantized twice, and that of block 2 never."""

@@ -85,6 +85,7 @@ def test_what_to_ship_is_within_the_noise_and_of_each_back_end(chosen: Selection
     assert "not timed" in text
 
 
+@pytest.mark.thorough
 def test_the_page_has_bytes_on_disk_and_times_of_each_device(chosen: Selection) -> None:
     sources = both(chosen)
     made = [figures(s) for s in sources.models]

@@ -158,6 +158,7 @@ def test_commands_of_a_text_stand_in_boxes_and_stay_text() -> None:
     assert made.endswith("</button></span>then y.")
 
 
+@pytest.mark.thorough
 def test_a_page_names_no_absolute_path_in_its_commands(folder: Path) -> None:
     found = replace(load_source(folder), command=f"-m part=vit quant.bits=4 output_dir={folder}")
     text = page(found, figures(found))

@@ -190,6 +190,7 @@ def test_of_two_weights_of_one_model_all_cells_are_those_with_more(tmp_path: Pat
     assert any(line.startswith("tiny: left out, ") and "cells of weights tiny" in line for line in sources.meant)
 
 
+@pytest.mark.thorough
 def test_a_model_without_a_baseline_is_left_out_with_the_reason(tmp_path: Path) -> None:
     sweep(tmp_path, TWO, without_baseline=["tiny"])
     sources = load_sources(tmp_path)
@@ -225,6 +226,7 @@ def test_one_model_of_a_sweep_of_several_has_its_own_parts_alone(folder: Path) -
 # ---- files
 
 
+@pytest.mark.thorough
 def test_report_writes_one_page_and_a_folder_a_model(folder: Path) -> None:
     ran = blip2sweep("report", cwd=folder)
     assert ran.code == 0, ran.err
@@ -238,6 +240,7 @@ def test_report_writes_one_page_and_a_folder_a_model(folder: Path) -> None:
     assert (compared["models"], compared["settings"]) == (["tiny", "tiny-llava"], ["rtn/channel"])
 
 
+@pytest.mark.thorough
 def test_pictures_lie_where_their_csvs_do(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         models_page, "figures", lambda source: [f for f in figures(source) if f.name in ("dropoff", "map")]

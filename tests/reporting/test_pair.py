@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.thorough
 def test_python_writes_the_page_of_two(folder: Path) -> None:
     page = api.report(["old", "new"], folder)
     assert page == folder / "report-old-and-new.html"
@@ -71,6 +72,7 @@ def test_differences_are_paired_where_both_have_one_baseline(folder: Path) -> No
     )
 
 
+@pytest.mark.thorough
 def test_one_cell_of_both_is_no_comparison(folder: Path) -> None:
     compared = side_by_side(load_pair(folder, ["old", "more"], NONE))
     assert compared.figure.table.count("<td>the same cell</td>") == 2

@@ -60,6 +60,7 @@ def test_what_was_not_run_has_the_line_that_runs_it(mixed: Source) -> None:
     assert words[-4:] == ["part=vit+llm", "quant=rtn", "per_part.vit.bits=8", "per_part.llm.bits=4"]
 
 
+@pytest.mark.thorough
 def test_page_recommend_terminal_and_picture_show_the_same(mixed: Source, tmp_path: Path) -> None:
     made = figures(mixed)
     text = page(mixed, made)
@@ -102,6 +103,7 @@ def test_prices_are_of_a_hundredth_of_the_model(base: float, per: float, told: s
 # ---- few images
 
 
+@pytest.mark.thorough
 def test_no_width_is_safe_on_few_images_whatever_its_interval(tmp_path: Path) -> None:
     """Nothing lost and all images changed a little: the interval is narrow, but a break in 3.7 % of images went unseen."""
     for n, safe in ((100, False), (184, False), (185, True)):

@@ -16,6 +16,7 @@ from blip2sweep.recipe.params import param_columns
 from tests.checkpoints import build_meta, conf
 from tests.recipe.test_flops import NAME, dropped, giga
 
+pytestmark = pytest.mark.thorough
 PAGE = (Path(__file__).parents[2] / "docs" / "rsicd.md").read_text()
 TEN = Asked((1,), 10)
 LORA = {"recover": {"method": "lora", "target": "language:all:attention", "rank": 8, "merge": False}}

@@ -74,6 +74,7 @@ def build_and_read(source: Source, folder: Path) -> dict[str, Any]:
     return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
+@pytest.mark.thorough
 def test_the_page_says_against_what_a_loss_is(source: Source, made: dict[str, Figure], tmp_path: Path) -> None:
     for name in ("kinds", "recovery"):
         assert "Against the control: in % of the uncompressed model with the same recovery" in made[name].caption
@@ -243,6 +244,7 @@ def test_a_recommended_recipe_has_its_steps_and_its_control(source: Source, tmp_
     assert "step: recover" in path.read_text()
 
 
+@pytest.mark.thorough
 def test_a_cell_of_another_sweep_and_an_interval_beyond_the_limit_are_told(source: Source, tmp_path: Path) -> None:
     own = some(source, "drop blocks")
     own.__dict__["measured"] = (source.cells, source.draws)

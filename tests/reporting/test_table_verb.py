@@ -21,6 +21,7 @@ from blip2sweep.results.schema import FIXED
 from tests.command_line import blip2sweep
 from tests.command_line import refused as refused_line
 from tests.latex_tables import read
+from tests.params import quick
 from tests.synthetic import build, entry, source, whole
 
 Captured = pytest.CaptureFixture[str]
@@ -252,7 +253,7 @@ def test_all_cells_are_shown_and_only_what_can_be_compared_is(tmp_path: Path, ca
     assert "bits=3" in pivoted
 
 
-@pytest.mark.parametrize("verb", ["table", "report", "recommend", "suggest"])
+@pytest.mark.parametrize("verb", quick(["table", "report", "recommend", "suggest"]))
 def test_a_name_and_all_cells_are_not_asked_for_together(folder: Path, verb: str) -> None:
     refused_line(blip2sweep(verb, "nosuch", "--all", cwd=folder), "nosuch and --all: ", "right: a name, or --all")
 

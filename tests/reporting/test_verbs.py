@@ -72,6 +72,7 @@ def test_recommend_writes_a_recipe_that_keeps_the_budget(folder: Path) -> None:
     refused(blip2sweep("recommend", "--max-drop", "lots", cwd=folder), "--max-drop lots")
 
 
+@pytest.mark.thorough
 def test_a_ratio_is_of_the_model_at_16_bits(folder: Path) -> None:
     ran = blip2sweep("recommend", "--ratio", "3", cwd=folder)
     assert ran.code == 0, ran.err
@@ -136,6 +137,7 @@ def _stored(cells: pd.DataFrame, number_bits: dict[str, int]) -> pd.DataFrame:
     )
 
 
+@pytest.mark.thorough
 def test_suggest_writes_cells_that_were_not_run(folder: Path) -> None:
     ran = blip2sweep("suggest", "-n", "4", cwd=folder)
     assert ran.code == 0, ran.err
@@ -174,11 +176,13 @@ def test_sizes_and_shares() -> None:
 # ---- bad input: one clear line each
 
 
+@pytest.mark.thorough
 def test_an_empty_ledger(tmp_path: Path) -> None:
     refused(blip2sweep("report", cwd=tmp_path), "no sweep here")
     refused(blip2sweep("report", "--all", cwd=tmp_path), "no rows")
 
 
+@pytest.mark.thorough
 def test_one_cell_only(tmp_path: Path) -> None:
     build(tmp_path / "outputs", [])
     ran = blip2sweep("report", cwd=tmp_path)
@@ -186,11 +190,13 @@ def test_one_cell_only(tmp_path: Path) -> None:
     refused(blip2sweep("recommend", "--max-drop", "1%", cwd=tmp_path), "too few cells to fit a model: 1")
 
 
+@pytest.mark.thorough
 def test_no_baseline(tmp_path: Path) -> None:
     build(tmp_path / "outputs", [whole(["vit"], 4)], with_baseline=False)
     refused(blip2sweep("report", cwd=tmp_path), "no baseline cell", "add part=none")
 
 
+@pytest.mark.thorough
 def test_of_mixed_tasks_all_cells_are_those_of_the_larger_and_others_are_named(tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     build(out, [whole(["vit"], 4)], name="one")
@@ -291,6 +297,7 @@ def test_what_was_asked_for_tells_a_sweep_from_a_try(tmp_path: Path) -> None:
     assert {n: find_sweep(tmp_path, n).of_one_cell for n in names} == {"swept": True, "one": False}
 
 
+@pytest.mark.thorough
 def test_a_folder_where_a_file_is_meant(folder: Path) -> None:
     refused(blip2sweep("report", "--out", ".", cwd=folder), "--out .: is a folder; right: the page's file")
     refused(blip2sweep("recommend", "--max-drop", "5%", "--out", ".", cwd=folder), "right: the recipe's file")
@@ -306,6 +313,7 @@ def test_whole_numbers_are_found_as_typed() -> None:
 # ---- W&B
 
 
+@pytest.mark.thorough
 def test_all_cells_are_not_sent_and_nothing_is_written_before_that_is_said(folder: Path) -> None:
     before = sorted((folder / "outputs").rglob("report.html"))
     refused(
@@ -317,11 +325,13 @@ def test_all_cells_are_not_sent_and_nothing_is_written_before_that_is_said(folde
     assert sorted((folder / "outputs").rglob("report.html")) == before
 
 
+@pytest.mark.thorough
 def test_nan_metrics(tmp_path: Path) -> None:
     build(tmp_path / "outputs", [whole(["vit"], 4)], nan=lambda listed: True)
     refused(blip2sweep("report", cwd=tmp_path), "no cell has a metric that is a number")
 
 
+@pytest.mark.thorough
 def test_one_cell_without_a_number_does_not_stop_the_report(tmp_path: Path) -> None:
     """One of the method whose cells are fitted."""
     build(tmp_path / "outputs", grid()[:40], nan=lambda listed: listed == whole(["vit"], 6, "gptq"))
@@ -339,6 +349,7 @@ llm,4,first,mlp,rtn,1.15,
 """
 
 
+@pytest.mark.thorough
 def test_any_csv_becomes_rows(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(CSV)
     ran = blip2sweep("import", "csv", "mine.csv", "--model", "tiny", "--task", "coco_caption", cwd=tmp_path)

@@ -48,6 +48,7 @@ from blip2sweep.workers.signals import Stop
 from tests import ledgers
 from tests.command_line import blip2sweep
 from tests.composing import plan
+from tests.params import quick
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,7 @@ def test_lines_of_an_earlier_version_pass_but_not_among_sealed_ones(outputs: Pat
     assert Ledger(outputs).refresh().results() == []
 
 
+@pytest.mark.thorough
 def test_a_lost_journal_is_missed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = next(p for p in (outputs / "journals").iterdir() if b'"event":"failed"' in p.read_bytes())
     gone.unlink()
@@ -339,8 +341,8 @@ def saying_otherwise(path: Path) -> None:
 DAMAGES = [cutting, flipping, saying_otherwise, Path.unlink, lambda p: touch(p, b"")]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("measured", [True, False])
+@pytest.mark.parametrize("damage", quick(DAMAGES))
+@pytest.mark.parametrize("measured", quick([True, False]))
 def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not(
     outputs: Path, damage: Any, measured: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -499,6 +501,7 @@ def test_journals_that_may_not_be_read_are_named_by_makers_of_tables(
     assert capsys.readouterr().err.count("journals: cannot be read (Permission denied)") == 1
 
 
+@pytest.mark.thorough
 def test_samples_are_found_damaged_whatever_was_hit(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = (outputs / "samples.parquet").iterdir()
     data = path.read_bytes()

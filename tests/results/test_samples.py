@@ -224,6 +224,7 @@ def _make(output_dir: Path, keys: list[str], rounds: int) -> None:
         assert not gone or not set(count.values()) - contents(output_dir)
 
 
+@pytest.mark.thorough
 def test_makers_of_tables_at_the_same_time_agree(tmp_path: Path) -> None:
     keys = [f"{i:012x}" for i in range(8)]
     context = multiprocessing.get_context("spawn")  # threads do not survive a fork

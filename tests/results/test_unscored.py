@@ -79,6 +79,7 @@ def test_retry_with_nothing_to_run_scores(unscored: Path, capsys: pytest.Capture
     assert "scoring" not in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_scored_is_told_with_the_reason(unscored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By retry, wait, rescore and then status; the others are scored."""
     path, scores = unscored / "sweeps/s/packs/r-0.json", unscored / "scores"
@@ -133,6 +134,7 @@ def forget(folder: Path) -> None:
         journal.write_bytes(b"".join(sealed(r, i) for i, r in enumerate(lines)))
 
 
+@pytest.mark.thorough
 def test_retry_scores_what_earlier_scorers_scored(
     swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +222,7 @@ def test_what_hangs_is_killed_with_its_children_and_the_others_are_scored(tmp_pa
     assert all_gone(stuck)
 
 
+@pytest.mark.thorough
 def test_where_everything_hangs_not_every_cell_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[int] = []
     real = ScoringProcess._start
@@ -242,6 +245,7 @@ def test_where_everything_hangs_not_every_cell_is_waited_for(tmp_path: Path, mon
     assert not any(psutil.pid_exists(pid) for pid in starts)
 
 
+@pytest.mark.thorough
 def test_a_worker_tells_of_it_in_the_ledger_and_to_who_follows(tmp_path: Path, stuck: Path) -> None:
     these = jobs("quant.bits=2")
     assert run(these, tmp_path, scoring_minutes=0.03) == 3

@@ -246,6 +246,7 @@ def test_all_mistakes_are_told_at_once_and_many_are_counted(data: Data) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_command_line_prints_a_line_each(data: Data, tmp_path: Path) -> None:
     rows = data.contents["q"]["questions"]
     rows[0]["question"] = rows[1]["question"] = None

@@ -19,6 +19,7 @@ from scripts.fuzz_ledger import ODD, QUICK, Found, fuzz, looked_at
 from tests import ledgers
 
 
+@pytest.mark.thorough
 def test_a_damaged_folder_shows_nothing_false(tmp_path: Path) -> None:
     found = fuzz(ledgers.folder(tmp_path / "whole"), tmp_path, tries=16, seed=0, looks=QUICK)
     assert found.tries == 16
@@ -26,6 +27,7 @@ def test_a_damaged_folder_shows_nothing_false(tmp_path: Path) -> None:
     assert found.tracebacks == []
 
 
+@pytest.mark.thorough
 def test_the_fuzzer_finds_what_a_ledger_without_checksums_would_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

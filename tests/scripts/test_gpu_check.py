@@ -59,6 +59,7 @@ def nothing(text: str) -> None:
     pass
 
 
+@pytest.mark.thorough
 def test_a_check_that_fails_or_hangs_costs_its_own_entry(tmp_path: Path) -> None:
     def fails(found: Found, deadline: Deadline) -> None:
         found["half"] = 1
@@ -96,6 +97,7 @@ def test_a_check_that_fails_or_hangs_costs_its_own_entry(tmp_path: Path) -> None
     assert [m.partition(":")[0] for m in mistakes(found)] == ["fails", "hangs"]
 
 
+@pytest.mark.thorough
 def test_nothing_rings_after_a_check() -> None:
     assert run_one(Check("quick", lambda found, deadline: None, 1, 0), 60).keys() == {"seconds"}
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
@@ -248,6 +250,7 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path) -> None:
             prefilled.greedy(subject.generation)
 
 
+@pytest.mark.thorough
 def test_a_kernel_that_fails_costs_no_other_and_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
     def broken(*given: object) -> Iterator[None]:

@@ -413,6 +413,7 @@ def test_a_memory_that_a_file_system_without_times_made_false_is_corrected(
     assert jobs(*words)[0]["key"] == truth
 
 
+@pytest.mark.thorough
 def test_what_was_made_of_the_wrong_pictures_is_forgotten_though_another_error_came_first(data: Path) -> None:
     """Two batches: the first of other pictures, which leaves states of the ViT; the second cannot be read."""
     these = jobs("part=vit", "blocks=each", "quant.bits=2", f"task.data_dir={data}")[:4]

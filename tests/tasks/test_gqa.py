@@ -229,6 +229,7 @@ def test_an_unknown_rule(data: Path) -> None:
 # ---- the documented command
 
 
+@pytest.mark.thorough
 def test_two_rules_are_one_cell_with_two_scores(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data.parent)
     command = PAGE.read_text().split("### gqa")[1].split("```console\n")[1].splitlines()[0]

@@ -39,6 +39,7 @@ from tests.checkpoints import conf
 from tests.composing import composer
 from tests.in_process import run
 from tests.ledgers import jobs, launched, ran
+from tests.params import quick
 from tests.toy import task as toy
 from tests.toy.task import COLORS, write
 
@@ -211,7 +212,9 @@ def test_choices_are_in_the_fingerprint_where_there_are_some(tmp_path: Path) -> 
         assert load_task(config).fingerprint != before
 
 
-@pytest.mark.parametrize("name", ["shapes_caption", "shapes_retrieval", "shapes_vqa", "toy", "toy_match"])
+@pytest.mark.parametrize(
+    "name", quick(["shapes_caption", "shapes_retrieval", "shapes_vqa", "toy", "toy_match"], "toy", "toy_match")
+)
 def test_a_metric_of_one_sample_is_that_of_a_set_of_it(tmp_path: Path, name: str) -> None:
     """The per-sample form and the corpus form, of every metric that has one, for every task."""
     task, said = _answered(tmp_path, name)

@@ -77,6 +77,7 @@ def tries(output_dir: Path, key: str) -> list[str]:
     return [line["kind"] for line in Ledger(output_dir).refresh().attempts[key].untimed]
 
 
+@pytest.mark.thorough
 def test_cells_are_timed_when_all_are_computed(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
     assert run(tmp_path, jobs) == 0
     order = [x["event"] for x in events(tmp_path) if x["event"] in ("result", "latency")]

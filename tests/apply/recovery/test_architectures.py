@@ -18,6 +18,7 @@ from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.training import Training
 from tests.apply.recovery.made import paths_of, recovery, same, samples, state, trained
 from tests.models.image_text.made import FIRST
+from tests.params import quick
 from tests.ragged_pictures import scenes
 from tests.small_models import RETRIEVAL, small
 
@@ -39,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes(tmp_path_factory.mktemp("scenes"))
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.thorough) for n in WRITING])
+@pytest.mark.parametrize("name", quick(WRITING, *QUICK))
 def test_gradients_go_through_the_products_own_forward(name: str, pictures: Path, tmp_path: Path) -> None:
     loaded = small_model(name, tmp_path)
     training = samples(n=4, data_dir=pictures, prompt="a" if name.startswith("blip-vqa") else "")

@@ -25,6 +25,7 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks.training import Training
 from tests.apply.recovery.made import asks, bits, fewer, paths_of, recovery, same, samples, state, trained
 from tests.checkpoints import TINY, conf, recipe
+from tests.params import quick
 
 SAMPLES, EVERY = samples(), samples(holdout=0.0)
 
@@ -46,7 +47,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SHARE", 0)
 
 
-@pytest.mark.parametrize(("method", "chosen"), [("lora", SAMPLES), ("lora", EVERY), ("full", EVERY)])
+@pytest.mark.parametrize(("method", "chosen"), quick([("lora", SAMPLES), ("lora", EVERY), ("full", EVERY)]))
 def test_a_training_that_goes_on_makes_the_same_bits(
     method: str, chosen: Training, tiny: Loaded, pixels: Features, tmp_path: Path
 ) -> None:  # fmt: skip
@@ -247,7 +248,7 @@ def test_gradients_that_are_not_finite_are_an_error(tiny: Loaded, pixels: Featur
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", quick(["lora", "full"]))
 def test_half_precision_is_trained_in_float32_and_kept_as_it_is(method: str, dtype: str) -> None:
     loaded = load({**conf("model/tiny"), "dtype": dtype}, TINY)
     before, paths = state(loaded), paths_of(loaded, "qformer")[:8]

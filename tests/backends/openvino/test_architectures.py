@@ -45,7 +45,8 @@ def in_openvino(loaded: Loaded, own: Graphs, folder: Path) -> Loaded:
     return replace(loaded, images=images, language=language)
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.thorough) for name in THOROUGH)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [*QUICK, *THOROUGH])
 def test_openvino_writes_what_torch_writes(name: str, tmp_path: Path) -> None:
     section, write = small(name)
     write(tmp_path)

@@ -62,6 +62,7 @@ def answered(backend: OpenVino, cell: dict[str, Any]) -> Answered:
     return backend(cell)
 
 
+@pytest.mark.thorough
 def test_texts_and_likelihoods_are_those_of_torch(answered: Answered, cell: dict[str, Any]) -> None:
     expected = TorchBackend({"device": "cpu", "cache": "off", "threads": 1})(cell)
     found, own = answered.predictions, expected.predictions
@@ -71,6 +72,7 @@ def test_texts_and_likelihoods_are_those_of_torch(answered: Answered, cell: dict
     assert f" openvino {version('openvino')} " in answered.provenance["versions"]
 
 
+@pytest.mark.thorough
 def test_the_files_hold_the_codes_and_are_as_large_as_the_table_says(
     answered: Answered, cell: dict[str, Any], backend: OpenVino, folder: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_what_is_kept_is_not_made_again_and_a_cut_file_is(
     assert made == [cell["key"]]
 
 
+@pytest.mark.thorough
 def test_nothing_is_kept_of_a_cell_that_could_not_be_written(
     cell: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_cell_is_timed_in_turns_with_its_baseline_and_torch(
     assert min(numbers) > 0
 
 
+@pytest.mark.thorough
 def test_sessions_that_end_in_any_order_leave_signals_alone(answered: Answered, folder: Path, tmp_path: Path) -> None:
     """Each plugin frees its own signal stack. Python's handlers run on the one of before."""
     from blip2sweep.backends.openvino.session import OpenVinoSession

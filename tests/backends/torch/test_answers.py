@@ -68,6 +68,7 @@ def test_beams_over_questions_of_different_lengths_are_those_of_model_generate(
     assert len(set(alone)) > 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("generation", ["seed", "paper"])
 def test_a_t5_model_shares_as_an_opt_model_does(t5_folder: Path, generation: str) -> None:
     these = t5_jobs(t5_folder, f"generation={generation}", "part=vit,llm", "quant.bits=2,8")

@@ -28,6 +28,7 @@ from blip2sweep.tasks import Generation, TaskData, load_task
 from blip2sweep.tasks.captions import caption_as_trained
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.in_process import own_text
+from tests.params import quick
 
 CAPTION = Generation(None, 1, 32)
 VQA = Generation("Question: {} Answer:", 1, 10)
@@ -52,7 +53,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load(t5_config(), write_t5(tmp_path_factory.mktemp("t5")))
 
 
-@pytest.fixture(params=["opt", "t5"])
+@pytest.fixture(params=quick(["opt", "t5"]))
 def loaded(request: pytest.FixtureRequest) -> Loaded:
     return request.getfixturevalue(request.param)
 

@@ -92,6 +92,7 @@ def test_who_waits_for_a_process_that_ended_is_told(tmp_path: Path) -> None:
     assert told == ["the first process of the cell ended before it had calibrated"]
 
 
+@pytest.mark.thorough
 def test_a_noise_floor_is_that_of_the_processes_with_readable_pictures(tmp_path: Path) -> None:
     """The first process calibrates for the others also where it can read no picture."""
     write_split(tmp_path, "val2014", 4, seed=1)

@@ -84,6 +84,7 @@ def test_what_was_trained_is_recalled_from_disk(tmp_path: Path, monkeypatch: pyt
     assert again["cost"]["hits_recover"] == 1
 
 
+@pytest.mark.thorough
 def test_a_stopped_cell_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     (job,) = planned("recover.loss=distill", "recover.holdout=0")
     whole, cost = told_of(backend(), job)
@@ -105,6 +106,7 @@ def test_other_methods_train_and_change_their_layers(method: str) -> None:
     assert row["cost"]["recover_loss"] <= row["cost"]["recover_loss_before"]
 
 
+@pytest.mark.thorough
 def test_processes_of_one_cell_have_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (job,) = planned()
     first = backend()

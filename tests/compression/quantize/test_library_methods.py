@@ -298,6 +298,7 @@ def test_a_tensors_range_is_one_of_the_samples_and_other_grid_values_go_on() -> 
     assert [k is None for k in made.keys] == [False, True, True, False]
 
 
+@pytest.mark.thorough
 def test_knobs_that_are_not_used_do_not_make_another_cell() -> None:
     same = plan(
         "quant=gptq",

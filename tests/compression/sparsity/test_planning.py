@@ -35,6 +35,7 @@ def keys(*words: str) -> list[str | None]:
 # ---- what a command means
 
 
+@pytest.mark.thorough
 def test_a_grid_of_methods_ratios_and_patterns() -> None:
     words = ["part=vit", "quant.bits=none", "sparsity=none,magnitude,wanda", "sparsity.ratio=0.3,0.5"]
     assert recipes(*words) == [
@@ -132,6 +133,7 @@ def test_norms_that_are_measured_alike_are_one(words: list[str], equal: bool) ->
     assert (len(set(keys("quant.bits=none", "sparsity=wanda", *words))) == 1) is equal
 
 
+@pytest.mark.thorough
 def test_quantizers_are_keyed_by_what_is_sparse_while_they_are_calibrated() -> None:
     words = ["part=llm", "quant=gptq", "calibration.n_samples=4"]
     schemes = [

@@ -91,6 +91,7 @@ def test_a_zero_point_between_two_codes_is_a_float_and_a_prescale_divides_the_in
     assert [n.get_type_name() for n in model.get_ops()].count("Divide") == 1
 
 
+@pytest.mark.thorough
 def test_a_layer_that_is_not_as_it_was_made_is_an_error_and_a_number_that_would_be_rounded_stays_wide() -> None:
     module = Layers([codes(4)])
     with pytest.raises(RuntimeError, match=r"self.layers.0.weight: the graph's weight is not that of the codes"):

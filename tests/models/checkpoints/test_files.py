@@ -313,6 +313,7 @@ def test_the_fingerprint_follows_content_and_not_the_place(
     assert inspect(copy).fingerprint == before
 
 
+@pytest.mark.thorough
 def test_large_content_is_hashed_in_pieces_and_by_threads_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     header = read_header(TINY / "model.safetensors")
     monkeypatch.setattr(content, "PIECE", 1000)

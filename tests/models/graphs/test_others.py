@@ -14,6 +14,7 @@ from blip2sweep.models.shipped import model_config
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf
 from tests.models.graphs.in_torch import graphs_of, layers_are_found, same_texts_and_likelihoods
+from tests.params import quick
 from tests.small_models import small
 
 GENERATION = Generation("Question: {} Answer:", 1, 6)
@@ -28,7 +29,7 @@ THOROUGH = (
 )
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.thorough) for name in THOROUGH)])
+@pytest.mark.parametrize("name", quick([*QUICK, *THOROUGH], *QUICK))
 def test_texts_and_likelihoods_are_those_of_the_model(name: str, tmp_path: Path) -> None:
     section, write = small(name)
     write(tmp_path)

@@ -17,6 +17,7 @@ from tests import composing
 from tests.checkpoints import believe
 from tests.in_process import told
 from tests.models.image_text.made import FIRST, Made
+from tests.params import quick
 from tests.ragged_pictures import scenes
 
 FIXED = ("task=shapes_caption", "task.limit=6", "generation.max_new_tokens=4", "quant.bits=3")
@@ -46,7 +47,7 @@ def ran(plan: Plan, **settings: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     return {job["key"]: told(runner(job)) for job in jobs}
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", quick(FIRST, "llava-1.5-7b", "qwen2.5-vl-3b"))
 def test_cells_are_the_same_shared_and_alone(name: str, small: Callable[[str], Made], data: Path) -> None:
     m = small(name)
     cells = [c for c in SHARING if m.loaded.anatomy.role("connector") or "connector" not in c]
@@ -61,7 +62,7 @@ def test_cells_are_the_same_shared_and_alone(name: str, small: Callable[[str], M
     assert sum(c.get("hits_connector", 0) for c in costs) >= 6
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", quick(FIRST, "llava-1.5-7b", "qwen2.5-vl-3b"))
 def test_every_part_is_calibrated(name: str, small: Callable[[str], Made], data: Path) -> None:
     plan = planned(small(name), data, *CALIBRATED)
     found = ran(plan, cache="memory")
@@ -70,6 +71,7 @@ def test_every_part_is_calibrated(name: str, small: Callable[[str], Made], data:
         assert info["layers_changed"] == plan.cells[key].columns()["layers_touched"]
 
 
+@pytest.mark.thorough
 def test_blocks_calibrated_under_one_chat_are_not_taken_for_another(
     small: Callable[[str], Made], data: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from blip2sweep.models.part import Fold
 from tests.apply.calibration.folding import fold
 from tests.models.image_text.made import FIRST, Made, features
+from tests.params import quick
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def folded(block: nn.Module, f: Fold, seed: int) -> None:
         fold(before, into, s, f.piece)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", quick(FIRST))
 def test_a_folded_model_is_the_same_function(name: str, small: Callable[[str], Made]) -> None:
     m = small(name)
     model, language, pixels = m.loaded.model, m.loaded.language, m.loaded.pixels(m.images[0])

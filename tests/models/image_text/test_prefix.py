@@ -9,6 +9,7 @@ import pytest
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.tasks.generation import Generation
 from tests.models.image_text.made import FIRST, Made
+from tests.params import quick
 
 BOTH_WAYS = {"paligemma-3b-224", "gemma-3-4b"}
 USERS = ["what is this?", "a", "how many cats are there, one or two?", "yes or no", "what", "is it red?"]
@@ -24,7 +25,7 @@ def whole(m: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
     return m
 
 
-@pytest.mark.parametrize("name", [QUICK, *(pytest.param(n, marks=pytest.mark.thorough) for n in FORWARD if n != QUICK)])
+@pytest.mark.parametrize("name", quick(FORWARD, QUICK))
 @pytest.mark.parametrize("generation", [Generation(None, 1, 8), Generation(None, 3, 6)], ids=["greedy", "beams"])
 def test_prompts_that_share_a_picture_are_read_as_alone(
     name: str, generation: Generation, small: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import conf
 from tests.flops import check, counted, told
 from tests.models.image_text.made import FIRST, Made
+from tests.params import quick
 from tests.ragged_pictures import scenes
 
 
@@ -25,7 +26,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
     return load_task({**conf("task/shapes_caption"), "data_dir": str(folder)})
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", quick(FIRST, "llava-1.5-7b", "qwen2.5-vl-3b"))
 def test_flops_are_those_that_torch_counts(
     name: str, small: Callable[[str], Made], task: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,7 +35,7 @@ def test_flops_are_those_that_torch_counts(
     check(flops, told(m.loaded, m.section, found), len(task.images), len(task.samples))
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", quick(FIRST, "llava-1.5-7b", "qwen2.5-vl-3b"))
 def test_roles_have_their_parameters(name: str, small: Callable[[str], Made]) -> None:
     """By the names of the files, which are not those of the modules, as by the modules'."""
     m, expected = small(name), Counter[str]()

@@ -67,6 +67,7 @@ def test_a_cell_waits_and_is_finished_where_there_is_a_network(
     assert "nothing to ask" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_nothing_is_computed_twice_at_any_stop(tmp_path: Path, server: Server, asked_model: list[str]) -> None:
     these = jobs("part=none", "chat.variant=questions")
     sweep = launched(tmp_path, these, settings={"chat": endpoint(server)})
@@ -131,6 +132,7 @@ def test_a_network_on_the_node_needs_no_second_step(tmp_path: Path, server: Serv
     assert len(found.id) == 9
 
 
+@pytest.mark.thorough
 def test_cells_with_another_chat_model_share_what_the_model_said(
     tmp_path: Path, server: Server, asked_model: list[str]
 ) -> None:
