@@ -1,64 +1,79 @@
-"""The last block of a decoder reads a prompt for its last token alone: of the others nothing is read behind it.
+"""The last block of a decoder computes of a prompt what is read behind it.
 
 A text is written, and scored, from the last token of its prompt on. Later tokens look at the keys and values of those
-before it. So the last block computes keys and values of all tokens, and attention, MLP and what follows of one.
+before it. So the MLP of the last block and what follows it run for the last token, and where a picture is read once for
+several prompts the block has to make keys and values, and nothing else. Prompts are padded on the left, so the last token
+of each row has the same place.
 
-The block's own forward does so, as it does for a token that is written: a hook puts keys and values of the others into
-the cache and hands the block the last one. Its linear layers may therefore be packed, or have adapters. Prompts are padded
-on the left, so the last token of each row has the same place.
-
-It is done for blocks of which it is known what they make of keys and values, and in float32: with half the digits, other
-shapes decide near-ties (docs/decisions.md#sharing). Who watches a block or something in it sees all tokens.
+Everything is computed by the block's own modules: linear layers may be packed, or have adapters. It is done for blocks of
+which it is known what they do, and which nobody watches; in others all tokens pass.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# Where rounding decides no text: a kernel may be another one for fewer rows (docs/decisions.md#sharing).
 DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
-ATTENTION = ("eager", "sdpa")  # the others want masks of other shapes
+# That pass at least. A CPU sums the products of fewer rows in another order, and those of one token of each row.
+TOKENS, ROWS = 2, 4
 
-Given = Mapping[str, Any]  # the arguments of a block by name
 Pair = tuple[Tensor, Tensor]  # keys and values, each (batch, heads, tokens, width of a head)
 
 
 class Kind(NamedTuple):
-    """A kind of block. own: its parts besides linear layers and activations. pair: its keys and values of states (batch,
-    tokens, width)."""
+    """A kind of block. own: its parts besides linear layers and activations.
+
+    before: (block, states) -> what its attention sees. behind: (block, states, outputs of attention) -> its output.
+    turned: (block, keys, values, arguments of its forward) -> keys and values as the cache has them.
+    """
 
     own: tuple[str, ...]
-    pair: Callable[[Any, Tensor, Given], Pair]
+    before: Callable[[Any, Tensor], Tensor]
+    behind: Callable[[Any, Tensor, Tensor], Tensor]
+    turned: Callable[[Any, Tensor, dict[str, Any]], Tensor]
+
+
+def last_tokens_alone(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Inside, a pass over tokens puts out a few of the last ones, the very last among them, where its last block allows it.
+
+    The cache gets the keys and values of all.
+    """
+    return _instead(model, _last_tokens)
+
+
+def keys_and_values_alone(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Inside, a pass over tokens puts their keys and values into the cache, and its output means nothing."""
+    return _instead(model, _keys_and_values)
 
 
 @contextmanager
-def last_token_alone(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a pass over further tokens puts out the last of them alone, where the model's last block allows it.
-
-    All of them are in the cache, as without it.
-    """
+def _instead(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside, a model's last block has another forward, where it is known."""
     block = _last_block(model)
-    if block is None or not _allows(block):
+    kind = _kind(block)
+    if kind is None:
         yield
         return
-    hook = block.register_forward_pre_hook(_handed_the_last, with_kwargs=True)
+    block.forward = partial(forward, block, kind)
     try:
         yield
     finally:
-        hook.remove()
+        del block.forward
 
 
 def _last_block(model: PreTrainedModel) -> Any:
-    """None where it is not the last one to see the stream: Qwen3-VL adds features of pictures behind its first blocks."""
+    """None where more follows: Qwen3-VL adds features of pictures behind its first blocks."""
     blocks = getattr(model.get_decoder(), "layers", ())
     pictures = getattr(model.config, "vision_config", None)
     if len(blocks) <= len(getattr(pictures, "deepstack_visual_indexes", ())):
@@ -66,13 +81,14 @@ def _last_block(model: PreTrainedModel) -> Any:
     return blocks[-1]
 
 
-def _allows(block: Any) -> bool:
-    """Whether a block is of a known kind, as transformers made it but for linear layers, and nobody watches it."""
+def _kind(block: Any) -> Kind | None:
+    """The kind of a block that is as transformers made it but for linear layers, and that nobody watches or trains."""
     kind, home = KINDS.get(type(block).__name__), type(block).__module__
     if kind is None or not home.startswith("transformers.models.") or any(map(_watched, block.modules())):
-        return False
+        return None
     own = {type(block.get_submodule(name)).__module__ for name in kind.own}
-    return own <= {home, nn.LayerNorm.__module__} and block.self_attn.config._attn_implementation in ATTENTION
+    known = own <= {home, nn.LayerNorm.__module__} and torch.is_inference_mode_enabled() and not block.training
+    return kind if known else None
 
 
 def _watched(module: nn.Module) -> bool:
@@ -80,65 +96,73 @@ def _watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
-def _handed_the_last(block: Any, args: tuple[Any, ...], given: Given) -> tuple[tuple[Any, ...], Given] | None:
-    """A forward pre-hook. None leaves the arguments as they are."""
-    if len(args) != 1 or not _fits(args[0], given):
-        return None
-    keys, values = KINDS[type(block).__name__].pair(block, args[0], given)
-    given["past_key_values"].update(keys[:, :, :-1], values[:, :, :-1], block.self_attn.layer_idx)
-    return (args[0][:, -1:],), {**given, **_of_the_last(given)}
+# ---- forwards of a block
 
 
-def _fits(states: Tensor, given: Given) -> bool:
-    """Whether the arguments of a block are several tokens, of a pass that is no training, in the shapes that are known."""
-    n, mask, angles = states.shape[1], given.get("attention_mask"), given.get("position_embeddings") or ()
-    return (
-        n > 1
-        and states.dtype in DTYPES
-        and torch.is_inference_mode_enabled()
-        and type(given.get("past_key_values")) is DynamicCache
-        and (mask is None or (mask.dim() == 4 and mask.shape[2] == n))
-        and all(x.dim() == 3 and x.shape[1] == n for x in angles)
-    )
+def _last_tokens(block: Any, kind: Kind, states: Tensor, **given: Any) -> Tensor:
+    if states.dtype not in DTYPES:
+        out: Tensor = type(block).forward(block, states, **given)
+        return out
+    attended, _ = block.self_attn(hidden_states=kind.before(block, states), **given)
+    count = max(TOKENS, -(-ROWS // len(states)))
+    return kind.behind(block, states[:, -count:].contiguous(), attended[:, -count:].contiguous())
 
 
-def _of_the_last(given: Given) -> Given:
-    """What is said of each token, of the last one."""
-    found: dict[str, Any] = {}
-    if (mask := given.get("attention_mask")) is not None:
-        found["attention_mask"] = mask[:, :, -1:]
-    if (places := given.get("position_ids")) is not None:
-        found["position_ids"] = places[..., -1:]
-    if (angles := given.get("position_embeddings")) is not None:
-        found["position_embeddings"] = tuple(x[:, -1:] for x in angles)
-    return found
-
-
-# ---- keys and values, as the attention of each kind makes them
-
-
-def _of_opt(block: Any, states: Tensor, given: Given) -> Pair:
-    return _projected(block, block.self_attn_layer_norm(states) if block.do_layer_norm_before else states)
-
-
-def _of_llama(block: Any, states: Tensor, given: Given) -> Pair:
-    """Keys are rotated by the function of its own module. It wants queries too: there are none."""
-    keys, values = _projected(block, block.input_layernorm(states))
-    rotated = sys.modules[type(block.self_attn).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
-    return rotated(keys[:, :0], keys, *given["position_embeddings"])[1], values
-
-
-def _projected(block: Any, states: Tensor) -> Pair:
-    attention = block.self_attn
+def _keys_and_values(block: Any, kind: Kind, states: Tensor, **given: Any) -> Tensor:
+    attention, seen = block.self_attn, kind.before(block, states)
     keys, values = (
-        layer(states).unflatten(-1, (-1, attention.head_dim)) for layer in (attention.k_proj, attention.v_proj)
+        layer(seen).unflatten(-1, (-1, attention.head_dim)) for layer in (attention.k_proj, attention.v_proj)
     )
+    turned = kind.turned(attention, keys, given)
+    given["past_key_values"].update(turned, values.transpose(1, 2), attention.layer_idx)
+    return states[:, -1:]
+
+
+# ---- what each kind does
+
+
+def _before_opt(block: Any, states: Tensor) -> Tensor:
+    seen: Tensor = block.self_attn_layer_norm(states) if block.do_layer_norm_before else states
+    return seen
+
+
+def _behind_opt(block: Any, states: Tensor, attended: Tensor) -> Tensor:
+    """OPT-350m normalizes sums, all others what is added to them."""
+    states, first = states + attended, block.do_layer_norm_before
+    states = states if first else block.self_attn_layer_norm(states)
+    inner = block.activation_fn(block.fc1(block.final_layer_norm(states) if first else states))
+    states = states + block.fc2(inner)
+    return states if first else block.final_layer_norm(states)
+
+
+def _before_llama(block: Any, states: Tensor) -> Tensor:
+    seen: Tensor = block.input_layernorm(states)
+    return seen
+
+
+def _behind_llama(block: Any, states: Tensor, attended: Tensor) -> Tensor:
+    states = states + attended
+    out: Tensor = states + block.mlp(block.post_attention_layernorm(states))
+    return out
+
+
+def _as_they_are(attention: Any, keys: Tensor, given: dict[str, Any]) -> Tensor:
+    return keys.transpose(1, 2)
+
+
+def _rotated(attention: Any, keys: Tensor, given: dict[str, Any]) -> Tensor:
+    """Keys at their positions, by the function of their own module. It wants queries too: of no head."""
     normed = attention.k_norm(keys) if hasattr(attention, "k_norm") else keys  # Qwen3's
-    return normed.transpose(1, 2), values.transpose(1, 2)
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
+    own = normed.transpose(1, 2)
+    turned: Tensor = rotate(own[:, :0], own, *given["position_embeddings"])[1]
+    return turned
 
 
-OPT = Kind(("self_attn", "self_attn_layer_norm", "final_layer_norm"), _of_opt)
-LLAMA = Kind(("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"), _of_llama)
+OPT = Kind(("self_attn", "self_attn_layer_norm", "final_layer_norm"), _before_opt, _behind_opt, _as_they_are)
+LLAMA = Kind(
+    ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"), _before_llama, _behind_llama, _rotated
+)
 KINDS = {  # {class of a block of transformers: its kind}
     "OPTDecoderLayer": OPT,
     "LlamaDecoderLayer": LLAMA,

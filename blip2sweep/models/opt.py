@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, rows_of, select, unchanged
-from blip2sweep.models.last_block import last_token_alone
+from blip2sweep.models.last_block import keys_and_values_alone, last_tokens_alone
 from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
@@ -74,7 +74,8 @@ class Opt:
         common = in_common(prompts)
         embeds, mask = self.base.inputs.embed(pictures, [common] * len(pictures), left=True)
         cache = DynamicCache()
-        self.last(mask, cache, inputs_embeds=embeds)
+        with keys_and_values_alone(self.model):
+            self.hidden(mask, cache, inputs_embeds=embeds)
         return Prefix(self, embeds, mask, cache, rows, prompts, len(common))
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class Opt:
 
     def last(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """`hidden` (batch, width) at the last of the further tokens."""
-        with last_token_alone(self.model):
+        with last_tokens_alone(self.model):
             return self.hidden(mask, cache, **tokens)[:, -1]
 
     def row_bytes(self, generation: Generation) -> int:
