@@ -74,7 +74,7 @@ def _instead(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterator
 
 def _last_block(model: PreTrainedModel) -> Any:
     """None where more follows: Qwen3-VL adds features of pictures behind its first blocks."""
-    blocks = getattr(model.get_decoder(), "layers", ())
+    blocks: Any = getattr(model.get_decoder(), "layers", ())
     pictures = getattr(model.config, "vision_config", None)
     if len(blocks) <= len(getattr(pictures, "deepstack_visual_indexes", ())):
         return None
@@ -153,7 +153,7 @@ def _as_they_are(attention: Any, keys: Tensor, given: dict[str, Any]) -> Tensor:
 def _rotated(attention: Any, keys: Tensor, given: dict[str, Any]) -> Tensor:
     """Keys at their positions, by the function of their own module. It wants queries too: of no head."""
     normed = attention.k_norm(keys) if hasattr(attention, "k_norm") else keys  # Qwen3's
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     own = normed.transpose(1, 2)
     turned: Tensor = rotate(own[:, :0], own, *given["position_embeddings"])[1]
     return turned
