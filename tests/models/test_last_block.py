@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -30,8 +30,12 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from blip2sweep.compression.undo import Undo
-from blip2sweep.models import dropped
-from blip2sweep.models.last_block import keys_and_values_alone, last_tokens_alone
+from blip2sweep.models import dropped, last_block
+from blip2sweep.models.last_block import KINDS, keys_and_values_alone, last_tokens_alone
+from blip2sweep.models.load import load
+from blip2sweep.models.ragged import Rows
+from blip2sweep.tasks import Generation
+from tests.checkpoints import TINY, tiny_config
 
 WIDTH, BLOCKS = 32, 3
 SIZES = {"vocab_size": 40, "hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 4}
@@ -150,6 +154,31 @@ def test_linear_layers_may_be_of_another_class(name: str, paths: tuple[str, ...]
     assert found.tokens == [2, 2]
     found.check(expected)
     assert not torch.allclose(before.states[1], expected.states[1])
+
+
+@torch.inference_mode()
+def test_prompts_of_a_model_are_read_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind the last block sees two tokens of a row, and one of a picture that several prompts share."""
+    loaded = load(tiny_config(), TINY)
+    language, seen = cast("Any", loaded.language), list[int]()
+    rows = Rows(torch.randn(4, 12, 64, generator=torch.Generator().manual_seed(0)))
+    prompts = language.prompt_ids(["a photo of", "", "what is this thing there", "a"])
+    references = language.reference_ids(["a red circle", "a", "blue", "two squares"], True)
+    norm = loaded.model.language_model.model.decoder.final_layer_norm
+    handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    found = language.prefill(rows, prompts)
+    language.prefix(rows, range(4), prompts).prefill(range(4))
+    handle.remove()
+    assert seen == [2, 1, 2]
+    monkeypatch.setattr(last_block, "KINDS", {})
+    plain = language.prefill(rows, prompts)
+    pairs = zip(found.likelihood(references), plain.likelihood(references), strict=True)
+    assert all(a.nll_sum == pytest.approx(b.nll_sum, abs=1e-5) for a, b in pairs)
+    for generation in (Generation(None, 1, 8), Generation(None, 3, 6)):
+        monkeypatch.setattr(last_block, "KINDS", KINDS)
+        texts = language.prefill(rows, prompts).generate(generation)
+        monkeypatch.setattr(last_block, "KINDS", {})
+        assert texts == language.prefill(rows, prompts).generate(generation)
 
 
 # ---- where all tokens pass
