@@ -28,14 +28,13 @@ DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
 # That pass at least. A CPU sums the products of fewer rows in another order, and those of one token of each row.
 TOKENS, ROWS = 2, 4
 
-Pair = tuple[Tensor, Tensor]  # keys and values, each (batch, heads, tokens, width of a head)
-
 
 class Kind(NamedTuple):
     """A kind of block. own: its parts besides linear layers and activations.
 
     before: (block, states) -> what its attention sees. behind: (block, states, outputs of attention) -> its output.
-    turned: (block, keys, values, arguments of its forward) -> keys and values as the cache has them.
+    turned: (its attention, keys (batch, tokens, heads, width of a head), arguments of its forward) -> keys as the cache has
+    them, (batch, heads, tokens, width of a head).
     """
 
     own: tuple[str, ...]
