@@ -1,6 +1,8 @@
-"""Processor seconds of the language stage as it is, and as it was: references in one pass, a picture with every question.
+"""Processor seconds of the language stage as it is, and as it was: references in one pass, a picture with every question,
+all tokens of a prompt through all of the last block.
 
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py                 # the embedded models
+    OMP_NUM_THREADS=1 python scripts/bench_tokens.py --last-block --reading    # what the last block alone saves of prompts
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --only llava    # a random model with 576 tokens a picture
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --dtype bfloat16 --bits 3 --rounds 1    # what differs there
 
@@ -22,6 +24,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout, installed or not
@@ -31,7 +34,7 @@ import torch
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.config.standalone import composer
-from blip2sweep.models import pieces
+from blip2sweep.models import last_block, pieces
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import resolve_recipe
 from blip2sweep.tasks import Generation, load_task
@@ -69,22 +72,25 @@ def loaded_model(name: str, dtype: str) -> Iterator[Loaded]:
         yield load(config, path)
 
 
-def measure(loaded: Loaded, case: Case, bits: int | None, rounds: int) -> str:
+def measure(loaded: Loaded, case: Case, bits: int | None, args: argparse.Namespace) -> str:
     """A line of the table."""
     data = load_task(composer().config((f"task={case.task}", f"task.limit={case.samples}"))["task"])
-    generation = Generation(ASKED[case.model] if case.task == VQA else None, 1, 10 if case.task == VQA else 32)
+    most = 1 if args.reading else 10 if case.task == VQA else 32
+    generation = Generation(ASKED[case.model] if case.task == VQA else None, 1, most)
     features = evaluate(loaded, data, generation, nll_references=0).features
-    whole = pieces.ROWS
+    whole, kinds, references = pieces.ROWS, last_block.KINDS, 0 if args.reading else 1
 
     def run(new: bool) -> Evaluation:
-        pieces.ROWS = whole if new else case.samples
-        return evaluate(loaded, data, generation, features=features, anew=not new)
+        same = new or args.last_block
+        pieces.ROWS = whole if same else case.samples
+        with patch.object(last_block, "KINDS", kinds if new else {}):
+            return evaluate(loaded, data, generation, features=features, anew=not same, nll_references=references)
 
     tokens = [_tokens(loaded, case, partial(run, new)) for new in (False, True)]
     told = "full precision" if bits is None else f"{bits} bits"
     return (
         f"| {case.model} | {case.task}, {case.samples} | {told} | {tokens[0]:.1f} → {tokens[1]:.1f} "
-        f"| {_seconds(run, rounds)} | {_differ(run(False).records, run(True).records)} |"
+        f"| {_seconds(run, args.rounds)} | {_differ(run(False).records, run(True).records)} |"
     )
 
 
@@ -102,9 +108,10 @@ def _seconds(run: Callable[[bool], object], rounds: int) -> str:
 
 
 def _differ(old: Sequence[Record], new: Sequence[Record]) -> str:
-    """How many texts differ, and the most that a likelihood does."""
+    """How many texts differ, and the most that a likelihood does where there are some."""
     texts = sum(a["text"] != b["text"] for a, b in zip(old, new, strict=True))
-    return f"{texts}, {max(abs(a['nll_sum'] - b['nll_sum']) for a, b in zip(old, new, strict=True)):.0e}"
+    pairs = [(a["nll_sum"], b["nll_sum"]) for a, b in zip(old, new, strict=True) if a.get("nll_sum") is not None]
+    return f"{texts}, {max(abs(a - b) for a, b in pairs):.0e}" if pairs else f"{texts}"
 
 
 def _tokens(loaded: Loaded, case: Case, run: Callable[[], object]) -> float:
@@ -122,6 +129,10 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES, help="one group of rows; by default the embedded models")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--last-block", action="store_true", help="as it was in the last block of prompts alone")
+    parser.add_argument(
+        "--reading", action="store_true", help="prompts are read, one token is written, nothing is scored"
+    )
     parser.add_argument("--bits", type=int, default=4, help="of a quantized cell beside that of full precision")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -132,7 +143,7 @@ def main() -> None:
                 part, quant = "none" if bits is None else "all", {"method": "rtn", "bits": bits}
                 options = {"part": part, "blocks": "all", "layers": "all", "quant": quant}
                 with Patch(loaded).apply(resolve_recipe(options, loaded.anatomy)):
-                    print(measure(loaded, case, bits, args.rounds), flush=True)
+                    print(measure(loaded, case, bits, args), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from blip2sweep.backends.torch import evaluate as module
 from blip2sweep.backends.torch.batching import Clock
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import GIGA, flop_columns
+from blip2sweep.models import last_block
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import Generation, TaskData
@@ -65,6 +66,7 @@ def counted(
     """({stage: FLOPs of the whole evaluation}, the evaluation)."""
     monkeypatch.setattr(Counted, "flops", Counter())
     monkeypatch.setattr(module, "Clock", Counted)
+    monkeypatch.setattr(last_block, "DTYPES", ())  # a model that reads a prompt has all its tokens in every block
     found = evaluate(loaded, task, generation, batch_size=1, nll_references=0, anew=True)
     return Counted.flops, found
 

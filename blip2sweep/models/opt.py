@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, rows_of, select, unchanged
+from blip2sweep.models.last_block import keys_and_values_alone, last_tokens_alone
 from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
@@ -57,7 +58,7 @@ class Opt:
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
-        hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
+        hidden = self.last(mask, cache, inputs_embeds=embeds)
         return Prefilled(self, embeds, mask, cache, hidden, prompts)
 
     @property
@@ -73,7 +74,8 @@ class Opt:
         common = in_common(prompts)
         embeds, mask = self.base.inputs.embed(pictures, [common] * len(pictures), left=True)
         cache = DynamicCache()
-        self.hidden(mask, cache, inputs_embeds=embeds)
+        with keys_and_values_alone(self.model):
+            self.hidden(mask, cache, inputs_embeds=embeds)
         return Prefix(self, embeds, mask, cache, rows, prompts, len(common))
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
@@ -83,6 +85,11 @@ class Opt:
         """
         out = self.model.model(attention_mask=mask, past_key_values=cache, use_cache=True, **tokens)
         return out.last_hidden_state.to(mask.device)
+
+    def last(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
+        """`hidden` (batch, width) at the last of the further tokens."""
+        with last_tokens_alone(self.model):
+            return self.hidden(mask, cache, **tokens)[:, -1]
 
     def row_bytes(self, generation: Generation) -> int:
         return self.base.row_bytes(self.model.config.num_hidden_layers, generation)
@@ -127,7 +134,7 @@ class Prefix:
         prompts, cache = [self.prompts[i] for i in chosen], rows_of(self.cache, own)
         later, there = self.language.base.inputs.embed(None, [p[self.common :] for p in prompts], left=True)
         mask = torch.cat([self.mask[own], there], 1)
-        hidden = self.language.hidden(mask, cache, inputs_embeds=later)[:, -1]
+        hidden = self.language.last(mask, cache, inputs_embeds=later)
         return Prefilled(self.language, torch.cat([self.embeds[own], later], 1), mask, cache, hidden, prompts)
 
 

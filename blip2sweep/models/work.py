@@ -5,7 +5,8 @@ pixels, both products of attention, projections and heads: what torch's FlopCoun
 softmax, embeddings, positions, pooling and the search among beams are not.
 
 They are those of one picture, or of one question about one. It is read and answered alone, without padding, and nothing
-of it is known before: what cells or questions of a picture share counts for each of them. A text counts with its end.
+of it is known before: what cells or questions of a picture share counts for each of them, and so does what the last block
+leaves out of a prompt (`last_block.py`). A text counts with its end.
 With beams the prompt is read once, and each further token is written by all of them. Where options are ranked, reading
 each of them is the answer. The likelihood of references is a measurement and counts nothing. In retrieval a picture is
 read alone, its share of all texts and its contrast with them are added, and the pairs that are read together.

@@ -23,6 +23,7 @@ from blip2sweep.models.image_text.pixels import ENTRIES, ENTRY, GRID, TEXT, deco
 from blip2sweep.models.image_text.positions import Positions
 from blip2sweep.models.image_text.prefilled import Prefilled
 from blip2sweep.models.image_text.prefix import Prefix, prefix_of, reads_forward
+from blip2sweep.models.last_block import last_tokens_alone
 from blip2sweep.models.learning import inference
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.text import Ids, Prompt, Tokens, padded
@@ -66,10 +67,11 @@ class Decoder:
         ids = [self._ids(pictures, i, p) for i, p in enumerate(prompts)]
         inputs = self.inputs(pictures, ids)
         place, cache = self.positions(inputs), DynamicCache()
-        out = self.model(
-            **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
-            mm_encoder_outputs=self.features(pictures),
-        )  # fmt: skip
+        with last_tokens_alone(self.model):
+            out = self.model(
+                **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
+                mm_encoder_outputs=self.features(pictures),
+            )  # fmt: skip
         return Prefilled(self, ids, pictures, inputs["attention_mask"], cache, out.logits[:, -1], place.delta)
 
     @property

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from blip2sweep.models.decoder import rows_of
 from blip2sweep.models.image_text.prefilled import Prefilled
+from blip2sweep.models.last_block import keys_and_values_alone, last_tokens_alone
 from blip2sweep.models.learning import inference
 from blip2sweep.models.text import Ids, in_common, padded
 
@@ -46,10 +47,11 @@ def prefix_of(language: Decoder, pictures: Rows, rows: Sequence[int], ids: Seque
             return None
     inputs = language.inputs(pictures, [heads[row] for row in range(len(pictures))])
     place, cache = language.positions(inputs), DynamicCache()
-    language.model(
-        **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
-        mm_encoder_outputs=language.features(pictures),
-    )  # fmt: skip
+    with keys_and_values_alone(language.model):
+        language.model(
+            **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
+            mm_encoder_outputs=language.features(pictures),
+        )  # fmt: skip
     tails = [x[end + common :] for x, end in zip(ids, ends, strict=True)]
     return Prefix(language, pictures, inputs["attention_mask"], cache, place.delta, rows, ids, tails)
 
@@ -74,8 +76,9 @@ class Prefix:
         later, there = padded([self.tails[i] for i in chosen], self.language.base.pad, left=True)
         mask = torch.cat([self.mask[own], there.to(self.mask.device)], 1)
         delta = None if self.delta is None else self.delta[own]
-        out = self.language.model(
-            input_ids=later.to(self.mask.device), attention_mask=mask, past_key_values=(cache := rows_of(self.cache, own)),
-            position_ids=self.language.positions.later(mask, later.shape[1], delta), use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+        with last_tokens_alone(self.language.model):
+            out = self.language.model(
+                input_ids=later.to(self.mask.device), attention_mask=mask, past_key_values=(cache := rows_of(self.cache, own)),
+                position_ids=self.language.positions.later(mask, later.shape[1], delta), use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
         return Prefilled(self.language, ids, self.pictures, mask, cache, out.logits[:, -1], delta, rows)
