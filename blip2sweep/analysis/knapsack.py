@@ -89,8 +89,8 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
     cells = quantized(cells)
     base = cells[cells["part"] == "none"].iloc[:1]
     found = []
-    single = [one_scheme(entries(str(r))) for r in cells["recipe_json"]]
-    for setting, own in cells[single].groupby("setting"):
+    single = cells[[one_scheme(entries(str(r))) for r in cells["recipe_json"]]]
+    for setting, own in single.groupby("setting"):
         if len(own) >= FEWEST_CELLS:
             chosen = pd.concat([base, own])
             scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
@@ -98,7 +98,9 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
             options = [sorted({int(b) for b in column}) for column in groups.widths.T]
             found.append(Problem(str(setting), scheme, chosen, groups, anatomy, *_whole(base, anatomy), options))
     if not found:
-        raise UserError(f"too few cells to fit a model: {len(cells)}; right: at least {FEWEST_CELLS} of one method")
+        counts = single.loc[single["part"] != "none", "setting"].value_counts()
+        most = f"{counts.max()} of {counts.idxmax()}" if len(counts) else "none of a method alone"
+        raise UserError(f"too few cells to predict others: {most}; right: at least {FEWEST_CELLS} of one method")
     return found
 
 

@@ -14,7 +14,6 @@ from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.analysis.stopped import LEVEL_TEXT, STOPPED_TEXT, is_stopped
-from blip2sweep.commands.budget import Budget
 from blip2sweep.console.remarks import many
 from blip2sweep.metrics import Kept, fewest_images
 from blip2sweep.metrics import unseen as unseen_of
@@ -43,18 +42,6 @@ def original(source: Source) -> str:
 
 def _baseline(source: Source) -> Row:
     return source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
-
-
-def headline(choice: Choice, asked: Budget) -> str:
-    """The line that names what is recommended. Where it exceeds a limit, it begins with that."""
-    what = f"cell {choice.key}, measured" if choice.key else "a recipe that was not run, predicted"
-    if not choice.entries:
-        what = f"the original itself, {what}"
-    if over := exceeded(choice, asked.drop()):
-        others = asked._replace(max_drop=None)
-        kept = [f"within {others}"] if any(others) else []
-        return f"BEYOND --max-drop {asked.max_drop}: {what}: {'; '.join([*over, *kept])}"
-    return f"recommended: {what}: within {asked}"
 
 
 def exceeded(choice: Choice, max_drop: float | None) -> list[str]:

@@ -17,7 +17,6 @@ from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (
     expected,
-    headline,
     keeps_lines,
     of_others,
     original,
@@ -27,6 +26,7 @@ from blip2sweep.commands.expectation import (
     summary,
     unseen,
 )
+from blip2sweep.commands.headline import headline
 from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
@@ -35,6 +35,7 @@ from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.back_ends import back_end_names
+from blip2sweep.reporting.cells_to_fit import cells_to_fit
 from blip2sweep.reporting.export_line import TORCH, export_line, held_by
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source, select
@@ -74,12 +75,13 @@ def run_recommend(
     comments = {"budget": str(asked), "from": _origin(source), "expected": expected(choice, source)}
     write_atomic(path, recipe_file(choice, comments, _made_of(source, choice, base)).encode())
     lines = [
+        headline(choice, asked, source),
         original(source),
-        headline(choice, asked),
         *keeps_lines(choice, drop, source),
         *time_lines(choice, time, source),
         *gone,
         *summary(choice, drop, source),
+        *filter(None, [cells_to_fit(source) if choice.unpredicted else None]),
         *of_others(choice, source),
         *over_limit(choice, drop),
         *reaches(choice, drop, source),
@@ -137,9 +139,9 @@ def _chosen(
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
-        if budget is None or "bytes" not in str(error):
-            raise
-        raise UserError(f"{error}; the {original(source)}") from error
+        size = f"the {original(source)}" if budget is not None and "bytes" in str(error) else None
+        more = cells_to_fit(source) if time is None else None
+        raise UserError("; ".join([str(error), *filter(None, [size, more])])) from error
     return found, [gone] if gone else []
 
 
