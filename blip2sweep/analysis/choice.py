@@ -54,8 +54,8 @@ class Choice:
 
     @property
     def collapsed(self) -> bool:
-        """Whether less than half is kept, or expected to be, on either half of the images."""
-        return max(self.chosen_drop, self.other_drop) > 1 - BELOW
+        """Whether less than half is kept, or expected to be, on the images that choose."""
+        return self.chosen_drop > 1 - BELOW
 
 
 def instead_of(

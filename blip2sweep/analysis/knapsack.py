@@ -99,7 +99,7 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
             found.append(Problem(str(setting), scheme, chosen, groups, anatomy, *_whole(base, anatomy), options))
     if not found:
         counts = single.loc[single["part"] != "none", "setting"].value_counts()
-        most = f"{counts.max()} of {counts.idxmax()}" if len(counts) else "none of a method alone"
+        most = f"{counts.max()} of {counts.idxmax()}" if len(counts) else "none"
         raise UserError(f"too few cells to predict others: {most}; right: at least {FEWEST_CELLS} of one method")
     return found
 
@@ -139,10 +139,10 @@ def _infeasible(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: f
     if max_drop is not None:
         least = problem.bytes(solve(problem, mean, None, max_drop))
         return UserError(
-            f"no recipe has at most {max_bytes} bytes and a drop of at most {max_drop:.1%}; "
-            f"the smallest with that drop has {least} bytes"
+            f"no recipe has at most {max_bytes:,} bytes and a drop of at most {max_drop:.1%}; "
+            f"the smallest with that drop has {least:,} bytes"
         )
     smallest = [min((b for b in options if b), default=0) for options in problem.options]
     return UserError(
-        f"no recipe of the widths that were run has at most {max_bytes} bytes; the smallest has {problem.bytes(smallest)}"
+        f"no recipe of the widths that were run has at most {max_bytes:,} bytes; the smallest has {problem.bytes(smallest):,}"
     )

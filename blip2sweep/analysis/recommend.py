@@ -62,7 +62,7 @@ def recommend(
     guessed = [c for c in guessed if not _was_run(c, known)]
     run = [c for c in known if c.entries]
     if refusals and not guessed and not run:
-        raise _refused(measured_cells, refusals[0])
+        raise _refused(measured_cells, max_bytes, refusals[0])
     if not known and not guessed:
         raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
     hopeful = [c for c in guessed if not (run and c.collapsed)]
@@ -72,13 +72,14 @@ def recommend(
     return replace(best, instead=instead, unpredicted=why, runner_up=runner_up_of(best, known, max_drop, compare))
 
 
-def _refused(run: Sequence[Choice], why: UserError) -> UserError:
+def _refused(run: Sequence[Choice], max_bytes: int | None, why: UserError) -> UserError:
     """Why nothing is recommended where no compressed cell is small enough, and nothing is predicted. run: all cells."""
     small = min((c for c in run if c.entries), key=lambda c: c.model_bytes, default=None)
     if small is None:
-        return why
-    lost = f"has {small.model_bytes:,} bytes and keeps {1 - small.judged:.1%}"
-    return UserError(f"no cell that was run is small enough (the smallest, cell {small.key}, {lost}), and {why}")
+        return UserError(f"no compressed cell was run, and {why}")
+    limit = f"at most {max_bytes:,} bytes" if max_bytes is not None else "the size"
+    least = f"the smallest, cell {small.key}, has {small.model_bytes:,} bytes and keeps {1 - small.judged:.1%}"
+    return UserError(f"no cell that was run has {limit} ({least}), and {why}")
 
 
 def _timed(

@@ -136,7 +136,8 @@ def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
 def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
     """The recipe, its size, what to expect, and what else to look at."""
     yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
-    ratio = f"ratio {ratio_text(RATIO_BITS / choice.bits_per_weight)} to {RATIO_BITS} bits a number"
+    times = RATIO_BITS / choice.bits_per_weight
+    ratio = f"ratio {ratio_text(times)}" + (f" to {RATIO_BITS} bits a number" if times >= 1 else "")
     whole = number(_baseline(source), "model_bytes")
     share = f", {choice.model_bytes / whole:.2f} of the original's bytes as it is loaded" if whole > 0 else ""
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}{share}"
@@ -145,8 +146,6 @@ def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[
         smaller = many(choice.passed, "smaller recipe")
         yield f"{smaller} passed over: within the limit on the images that choose, beyond it on the others"
     yield from _against_control(choice, source)
-    if choice.unpredicted:
-        yield f"only measured cells competed: {choice.unpredicted}"
     if choice.instead and choice.instead.entries:
         yield _other(choice.instead, max_drop, source)
 

@@ -8,6 +8,7 @@ from blip2sweep.analysis.keeps import kept_of_row
 from blip2sweep.analysis.recipes import text_of
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import exceeded
+from blip2sweep.metrics.stopping import BELOW
 from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.smaller import ratio_text
@@ -30,10 +31,11 @@ def headline(choice: Choice, asked: Budget, source: Source) -> str:
         tail = [f"within {others}"] if any(others) and choice.within else []
         told = f"BEYOND --max-drop {asked.max_drop}: {nothing}{what}: {'; '.join([*over, *tail])}"
         return told + _measured_beside(choice, source) + ("" if choice.within else _down_to(source, 1 - limit, asked))
-    if limit is None and choice.collapsed:
+    down_to = _down_to(source, WELL, asked) if limit is None and choice.other_drop > 1 - WELL else ""
+    if limit is None and choice.other_drop > 1 - BELOW:
         told = f"NOT recommended: nothing{within} is known to keep half of {label(source)}; the best is {what}: {_keeps(choice, source)}"
-        return told + _measured_beside(choice, source) + _down_to(source, WELL, asked)
-    return f"recommended: {what}: within {asked}, {_keeps(choice, source)}{_measured_beside(choice, source)}"
+        return told + _measured_beside(choice, source) + down_to
+    return f"recommended: {what}: within {asked}, {_keeps(choice, source)}{_measured_beside(choice, source)}{down_to}"
 
 
 def _of_original(choice: Choice, asked: Budget, source: Source, within: str) -> str:
@@ -44,7 +46,8 @@ def _of_original(choice: Choice, asked: Budget, source: Source, within: str) -> 
         return f"recommended: {what}"
     share = 1 - (asked.drop() or 0)
     ratio = f"ratio {ratio_text(RATIO_BITS / best.bits_per_weight)}"
-    told = f"{_name(best)} ({text_of(best.entries)}, {ratio}), {_keeps(best, source)}"
+    where = " on the images that choose" if best.held_out else ""
+    told = f"{_name(best)} ({text_of(best.entries)}, {ratio}), keeps {1 - best.judged:.2%} of {label(source)}{where}"
     return f"no compressed cell{within} keeps {100 * share:g} %: the best, {told}; recommended: {what}"
 
 

@@ -81,7 +81,7 @@ def run_recommend(
         *time_lines(choice, time, source),
         *gone,
         *summary(choice, drop, source),
-        *filter(None, [cells_to_fit(source) if choice.unpredicted else None]),
+        *_unpredicted(choice, source),
         *of_others(choice, source),
         *over_limit(choice, drop),
         *reaches(choice, drop, source),
@@ -139,10 +139,18 @@ def _chosen(
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
-        size = f"the {original(source)}" if budget is not None and "bytes" in str(error) else None
-        more = cells_to_fit(source) if time is None else None
-        raise UserError("; ".join([str(error), *filter(None, [size, more])])) from error
+        more = f", such as {found}" if time is None and (found := cells_to_fit(source)) else ""
+        size = f"; the {original(source)}" if budget is not None and "bytes" in str(error) else ""
+        raise UserError(f"{error}{more}{size}") from error
     return found, [gone] if gone else []
+
+
+def _unpredicted(choice: Choice, source: Source) -> list[str]:
+    """Why measured cells alone competed; where too few were run to predict others, with the command that runs more."""
+    if not choice.unpredicted:
+        return []
+    more = f", such as {found}" if (found := cells_to_fit(source)) else ""
+    return [f"only measured cells competed: {choice.unpredicted}{more}"]
 
 
 def _made_of(source: Source, choice: Choice, base: Row) -> dict[str, object]:

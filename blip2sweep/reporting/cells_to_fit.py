@@ -10,9 +10,11 @@ from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.predict import predictable
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of, part_names
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.setting import one_scheme
 from blip2sweep.reporting.figure import RUN
+from blip2sweep.reporting.next_steps import measured_places
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 
@@ -21,39 +23,43 @@ PLACES = ("part=", "blocks=", "layers=", "per_part.")  # overrides that say wher
 
 
 def cells_to_fit(source: Source) -> str | None:
-    """How many cells of which method are there and needed, and the command that runs more; None where there are enough.
+    """How many cells a command runs, and the command, after which recipes can be predicted; None where they can be now,
+    and where the table does not tell the command.
 
-    The command's grid has enough cells by itself, so its sweep needs no other one. What was run is not run again.
+    Its grid has all parts, alone and together, of the method of which most cells were run. It has cells enough by
+    itself, so that its sweep needs no other one. What the ledger has is not run again.
     """
     own = [r for r in quantized(predictable(source.cells, source.metric)).to_dict("records") if _of_one_scheme(r)]
     settings = [str(r["setting"]) for r in own]
     most = max(settings, key=settings.count, default=None)
-    if most is not None and settings.count(most) >= FEWEST_CELLS:
+    if settings.count(str(most)) >= FEWEST_CELLS:
         return None
-    same = [r for r in own if r["setting"] == most]
-    there = f"{len(same)} of {most} {'is' if len(same) == 1 else 'are'}" if same else "none is"
-    told = f"to predict recipes that were not run, {FEWEST_CELLS} quantized cells of one method are needed, and {there} there"
+    parts = part_names(source.cells)
+    places = [*parts, *(["all"] if len(parts) > 1 else [])]
+    row = next((r for r in own if r["setting"] == most and overrides_of(_entries(r))), _base(source))
+    widths = _widths([r for r in own if r["setting"] == most], _entries(row), -(-FEWEST_CELLS // len(places)))
     try:
-        return f"{told}: {RUN} {shlex.join(_words(source, same))}"
+        words = context(source, [_entries(row)], row)
     except UserError:  # the sweep varied what its rows do not say
-        return told
+        return None
+    scheme = [w for w in overrides_of(_entries(row)) or [] if not w.startswith(PLACES)]
+    words += [f"part={','.join(places)}", *scheme, f"quant.bits={','.join(map(str, widths))}"]
+    lines = [f"{p}:all:all" for p in parts] + ["; ".join(f"{p}:all:all" for p in parts)][: len(places) - len(parts)]
+    known = {(line, width) for setting, line, width, _ in measured_places(source) if setting == most}
+    new = sum((line, float(w)) not in known for line in lines for w in widths)
+    return f"{many(new, 'more cell')} by {RUN} {shlex.join(words)}"
+
+
+def _entries(row: Row) -> list[Entry]:
+    return entries(str(row["recipe_json"]))
 
 
 def _of_one_scheme(row: Row) -> bool:
-    return row["part"] != "none" and one_scheme(entries(str(row["recipe_json"])))
+    return row["part"] != "none" and one_scheme(_entries(row))
 
 
-def _words(source: Source, same: Sequence[Row]) -> list[str]:
-    """A grid of all parts, alone and together, of the method of these cells. Raises UserError as `context` does."""
-    base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
-    row = next((r for r in same if overrides_of(entries(str(r["recipe_json"])))), None)
-    recipe = entries(str(row["recipe_json"])) if row else []
-    parts = part_names(source.cells)
-    places = [*parts, *(["all"] if len(parts) > 1 else [])]
-    widths = _widths(same, recipe, -(-FEWEST_CELLS // len(places)))
-    scheme = [w for w in overrides_of(recipe) or [] if not w.startswith(PLACES)]
-    words = context(source, [recipe], row or base)
-    return [*words, f"part={','.join(places)}", *scheme, f"quant.bits={','.join(map(str, widths))}"]
+def _base(source: Source) -> Row:
+    return source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
 
 
 def _widths(same: Sequence[Row], recipe: Sequence[Entry], count: int) -> list[int]:
