@@ -14,7 +14,7 @@ from blip2sweep.analysis.recipes import calibrates
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.stopped import FINISH, stopped_at, verdicts_line
 from blip2sweep.commands import made_with
-from blip2sweep.commands.budget import Budget
+from blip2sweep.commands.budget import Budget, is_unit
 from blip2sweep.commands.expectation import (
     expected,
     keeps_lines,
@@ -39,6 +39,7 @@ from blip2sweep.reporting.cells_to_fit import cells_to_fit
 from blip2sweep.reporting.export_line import TORCH, export_line, held_by
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source, select
+from blip2sweep.results.sweeps import list_sweeps
 
 
 def source_for(
@@ -48,6 +49,8 @@ def source_for(
 
     form: of `--for`. Raises UserError as `load_source` does.
     """
+    if sweep is not None and is_unit(sweep) and sweep not in {s.name for s in list_sweeps(output_dir)}:
+        raise UserError(f"{sweep}: a unit, and no sweep; right: behind its number without a space, such as 2GB or 2%")
     found = select(output_dir, sweep, all_cells, only)
     names = back_end_names(found.table)
     if form is None or only.get("backend") is not None or len(set(names)) < 2:

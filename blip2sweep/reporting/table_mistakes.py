@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from shlex import quote
 
 import pandas as pd
 
@@ -48,14 +49,14 @@ def no_condition(text: str) -> str:
     """Why a text is no condition."""
     told, found = f"--where {text}", MISSPELT.fullmatch(text)
     if not text.strip():
-        return "--where '': empty; right: COLUMN=VALUE, such as bits<=4"
+        return "--where '': empty; right: COLUMN=VALUE, such as bits=4"
     if found and found[2] in SIGNS and found[3]:
-        return f"{told}: no comparison; right: {found[1]}{SIGNS[found[2]]}{found[3]}"
+        return f"{told}: no comparison; right: {quote(found[1] + SIGNS[found[2]] + found[3])}"
     if found and not found[3].strip():
-        return f"{told}: the value is missing; right: {found[1]}{found[2]}VALUE, or {found[1]}={NULL} for unknown ones"
+        return f"{told}: the value is missing; right: {quote(found[1] + found[2] + 'VALUE')}, or {quote(found[1])}={NULL} for unknown ones"
     if text.lstrip()[0] in "<>=!":
-        return f"{told}: the column is missing; right: COLUMN{text.strip()}"
-    return f"{told}: no condition; right: COLUMN=VALUE, or with !=, <, <=, >, >=, such as bits<=4"
+        return f"{told}: the column is missing; right: {quote('COLUMN' + text.strip())}"
+    return f"{told}: no condition; right: COLUMN=VALUE, or in quotes, because of the shell, with !=, <, <=, >, >=, such as 'bits<=4'"
 
 
 def wrong_condition(asked: Condition, table: pd.DataFrame, known: Collection[str]) -> str | None:
@@ -74,7 +75,11 @@ def wrong_condition(asked: Condition, table: pd.DataFrame, known: Collection[str
     ]
     if not faults:
         return None
-    right = f"{asked.column}={NULL} or {asked.column}!={NULL}" if is_null else _right(asked, table, kind, values, wrong)
+    right = (
+        f"{asked.column}={NULL} or {quote(f'{asked.column}!={NULL}')}"
+        if is_null
+        else _right(asked, table, kind, values, wrong)
+    )
     return f"--where {asked.text}: {NULL if is_null else asked.column} is {_a(kind, is_null)}, {', and '.join(faults)}; right: {right}"
 
 
@@ -82,8 +87,8 @@ def _unknown(asked: Condition, known: Collection[str]) -> str:
     inner = condition(asked.value)
     if re.fullmatch(r"[\d.]+", asked.column) and (asked.value in known or (inner and inner.column in known)):
         column = inner.column if inner else asked.value
-        also = f" --where {inner.text}" if inner else ""
-        return f"--where {asked.text}: the column comes first; right: --where {column}{TURNED[asked.sign]}{asked.column}{also}"
+        right = [f"{column}{TURNED[asked.sign]}{asked.column}", *([inner.text] if inner else [])]
+        return f"--where {asked.text}: the column comes first; right: {_options(right)}"
     return f"--where {asked.column}: no such column; {nearest_column(asked.column, known)}"
 
 
@@ -100,8 +105,12 @@ def _several(asked: Condition, table: pd.DataFrame, known: Collection[str]) -> s
     found = [condition(o) for o in others]
     if not others or not all(c and c.column in known for c in found) or fulfils_as_text(asked, table):
         return None
-    right = " ".join(f"--where {t}" for t in (f"{asked.column}{asked.sign}{first}", *others))
+    right = _options([f"{asked.column}{asked.sign}{first}", *others])
     return f"--where {asked.text}: {len(others) + 1} conditions; right: {right}"
+
+
+def _options(conditions: Sequence[str]) -> str:
+    return " ".join(f"--where {quote(c)}" for c in conditions)
 
 
 def fulfils_as_text(asked: Condition, table: pd.DataFrame) -> bool:
@@ -133,11 +142,11 @@ def _right(asked: Condition, table: pd.DataFrame, kind: str, values: Sequence[st
     sign = asked.sign if kind in ORDERED or asked.sign not in COMPARED else "="
     good = [v for v in values if v not in wrong]
     if kind in ("text", "list"):
-        return f"{asked.column}{sign}{','.join(v.strip(''.join(QUOTES)) for v in values)}"
+        return quote(f"{asked.column}{sign}{','.join(v.strip(''.join(QUOTES)) for v in values)}")
     if any(v.lower() in UNKNOWN for v in wrong):
-        return f"{asked.column}={NULL}, or such as {asked.column}{sign}{_example(table, asked.column, kind)}"
+        return f"{asked.column}={NULL}, or such as {quote(asked.column + sign + _example(table, asked.column, kind))}"
     text = good[0] if good and asked.sign in COMPARED else ",".join(good) or _example(table, asked.column, kind)
-    return f"{'' if good else 'such as '}{asked.column}{sign}{text}"
+    return f"{'' if good else 'such as '}{quote(asked.column + sign + text)}"
 
 
 def _example(table: pd.DataFrame, column: str, kind: str) -> str:

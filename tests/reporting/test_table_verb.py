@@ -206,7 +206,7 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
     )  # fmt: skip
     assert (ran.code, ran.out) == (2, "")
     for told in (
-        "--where part: no condition; right: COLUMN=VALUE", "--where bits<x: bits is a number, which 'x' is not; right: such as bits<8",
+        "--where part: no condition; right: COLUMN=VALUE", "--where bits<x: bits is a number, which 'x' is not; right: such as 'bits<8'",
         "--where part<vit: part is text, which has no <; right: part=vit", "--where stale=maybe: stale is a boolean, which 'maybe' is not; right: such as stale=false",
         "--where nope: no such column", "--columns prt: no such column; right: part, or another of docs/columns.md",
         "--sort nope: no such column", "--digits 99: right: from 0 to 12", "--caption: of LaTeX alone; right: --format latex",

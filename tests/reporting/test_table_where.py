@@ -63,31 +63,31 @@ def test_a_date_is_all_of_its_day_and_a_minute_all_of_it(where: str, wanted: lis
 
 @pytest.mark.parametrize(("where", "told"), [
     # what stands there is not of the column's kind
-    ("bits<=four", "bits is a number, which 'four' is not; right: such as bits<=4"),
+    ("bits<=four", "bits is a number, which 'four' is not; right: such as 'bits<=4'"),
     ("bits=four,3,five", "bits is a number, which 'four' and 'five' are not; right: bits=3"),
-    ("bits<four,3", "bits is a number, < takes one value, and which 'four' is not; right: bits<3"),
+    ("bits<four,3", "bits is a number, < takes one value, and which 'four' is not; right: 'bits<3'"),
     ("bits=none", "bits is a number, which 'none' is not; right: bits=null, or such as bits=4"),
-    ("cider>nan", "cider is a number, which 'nan' is not; right: cider=null, or such as cider>3.25"),
-    ("cider>99%", "cider is a number, which '99%' is not; right: such as cider>3.25"),
+    ("cider>nan", "cider is a number, which 'nan' is not; right: cider=null, or such as 'cider>3.25'"),
+    ("cider>99%", "cider is a number, which '99%' is not; right: such as 'cider>3.25'"),
     ("stale=yes", "stale is a boolean, which 'yes' is not; right: such as stale=false"),
     ("stale<maybe", "stale is a boolean, which has no <, and which 'maybe' is not; right: such as stale=false"),
-    ("finished>yesterday", "finished is a time, which 'yesterday' is not; right: such as finished>2026-11-28"),
+    ("finished>yesterday", "finished is a time, which 'yesterday' is not; right: such as 'finished>2026-11-28'"),
     ("finished=29.11.2026", "finished is a time, which '29.11.2026' is not; right: such as finished=2026-11-28"),
     ("finished=2026-02-30", "finished is a time, which '2026-02-30' is not"),
     ("part<'vit'", "part is text, which has no <; right: part=vit"),
     ("part='vit", "part is text, of which a value is empty or has one quote; right: part=vit"),
     ("sweeps>=night", "sweeps is a list, which has no >=; right: sweeps=night"),
-    ("bits<null", "null is unknown, which has no <; right: bits=null or bits!=null"),
+    ("bits<null", "null is unknown, which has no <; right: bits=null or 'bits!=null'"),
     # columns that are null in every row are of the kind that the dictionary of columns has
-    ("latency_ms_median<=four", "latency_ms_median is a number, which 'four' is not; right: such as latency_ms_median<=4"),
+    ("latency_ms_median<=four", "latency_ms_median is a number, which 'four' is not; right: such as 'latency_ms_median<=4'"),
     ("reproducible=maybe", "reproducible is a boolean, which 'maybe' is not; right: such as reproducible=true"),
     # what is no comparison
-    ("bits=<4", "no comparison; right: bits<=4"), ("bits=>4", "no comparison; right: bits>=4"), ("bits<>4", "no comparison; right: bits!=4"),
+    ("bits=<4", "no comparison; right: 'bits<=4'"), ("bits=>4", "no comparison; right: 'bits>=4'"), ("bits<>4", "no comparison; right: 'bits!=4'"),
     ("bits=", "the value is missing; right: bits=VALUE, or bits=null"), ("=4", "the column is missing; right: COLUMN=4"),
-    ("4>=bits", "the column comes first; right: --where bits<=4"),
-    ("3<bits<=4", "the column comes first; right: --where bits>3 --where bits<=4"),
+    ("4>=bits", "the column comes first; right: --where 'bits<=4'"),
+    ("3<bits<=4", "the column comes first; right: --where 'bits>3' --where 'bits<=4'"),
     ("part=vit and bits=4", "2 conditions; right: --where part=vit --where bits=4"),
-    ("part=vit,bits<=4", "2 conditions; right: --where part=vit --where bits<=4"),
+    ("part=vit,bits<=4", "2 conditions; right: --where part=vit --where 'bits<=4'"),
 ])  # fmt: skip
 def test_a_mistake_is_told_with_what_would_be_right(where: str, told: str) -> None:
     (line,) = mistakes(where)
@@ -98,7 +98,7 @@ def test_a_mistake_is_told_with_what_would_be_right(where: str, told: str) -> No
     ("BITS=4", "--where BITS: no such column; right: bits, or another"), ("prt=vit", "--where prt: no such column; right: part, or another"),
     ("bits per weight<3", "--where bits per weight: no such column; right: bits_per_weight, or another"),
     ("zzzzzz=1", "--where zzzzzz: no such column; right: one of docs/columns.md"),
-    ("", "--where '': empty; right: COLUMN=VALUE, such as bits<=4"), ("bits", "--where bits: no condition; right: COLUMN=VALUE"),
+    ("", "--where '': empty; right: COLUMN=VALUE, such as bits=4"), ("bits", "--where bits: no condition; right: COLUMN=VALUE"),
 ])  # fmt: skip
 def test_an_unknown_column_has_the_nearest(where: str, told: str) -> None:
     (line,) = mistakes(where)
