@@ -143,6 +143,8 @@ def _infeasible(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: f
             f"the smallest with that drop has {least:,} bytes"
         )
     smallest = [min((b for b in options if b), default=0) for options in problem.options]
+    alone = [part for part in problem.anatomy.parts if part not in problem.groups.parts]
+    right = "; right: a larger size, narrower widths" + (f", or cells of {', '.join(alone)} too" if alone else "")
     return UserError(
-        f"no recipe of the widths that were run has at most {max_bytes:,} bytes; the smallest has {problem.bytes(smallest):,}"
+        f"no recipe of the widths that were run has at most {max_bytes:,} bytes; the smallest has {problem.bytes(smallest):,}{right}"
     )

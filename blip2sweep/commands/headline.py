@@ -6,6 +6,7 @@ from blip2sweep.analysis.cell_row import number
 from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.keeps import kept_of_row
 from blip2sweep.analysis.recipes import text_of
+from blip2sweep.analysis.stopped import stopped_at
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import exceeded
 from blip2sweep.metrics.stopping import BELOW
@@ -59,7 +60,9 @@ def _keeps(choice: Choice, source: Source) -> str:
     """`keeps 97.9 % of CIDEr`, on the images that did not choose it; a prediction with its interval."""
     value, low, high = (100 * v / choice.baseline for v in (choice.value, choice.low, choice.high))
     if choice.key:
-        return f"keeps {value:.1f} % of {label(source)}"
+        cells = source.measured[0]
+        early = stopped_at(cells[cells["key"] == choice.key].iloc[0].to_dict())
+        return f"keeps {value:.1f} % of {label(source)}{f', {early}' if early else ''}"
     return f"may keep {value:.1f} % [{low:.1f}, {high:.1f}] of {label(source)}"
 
 
