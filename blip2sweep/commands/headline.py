@@ -31,12 +31,16 @@ def headline(choice: Choice, asked: Budget, source: Source) -> str:
         nothing = "" if choice.within else f"nothing{within} is known to keep {100 * (1 - limit):g} %; the best is "
         tail = [f"within {others}"] if any(others) and choice.within else []
         told = f"BEYOND --max-drop {asked.max_drop}: {nothing}{what}: {'; '.join([*over, *tail])}"
-        return told + _measured_beside(choice, source) + ("" if choice.within else _down_to(source, 1 - limit, asked))
+        return (
+            told
+            + _measured_beside(choice, source, limit)
+            + ("" if choice.within else _down_to(source, 1 - limit, asked))
+        )
     down_to = _down_to(source, WELL, asked) if limit is None and choice.other_drop > 1 - WELL else ""
     if limit is None and choice.other_drop > 1 - BELOW:
         told = f"NOT recommended: nothing{within} is known to keep half of {label(source)}; the best is {what}: {_keeps(choice, source)}"
-        return told + _measured_beside(choice, source) + down_to
-    return f"recommended: {what}: within {asked}, {_keeps(choice, source)}{_measured_beside(choice, source)}{down_to}"
+        return told + _measured_beside(choice, source, limit) + down_to
+    return f"recommended: {what}: within {asked}, {_keeps(choice, source)}{_measured_beside(choice, source, limit)}{down_to}"
 
 
 def _of_original(choice: Choice, asked: Budget, source: Source, within: str) -> str:
@@ -66,12 +70,13 @@ def _keeps(choice: Choice, source: Source) -> str:
     return f"may keep {value:.1f} % [{low:.1f}, {high:.1f}] of {label(source)}"
 
 
-def _measured_beside(choice: Choice, source: Source) -> str:
-    """The best cell, behind a recipe that was not run."""
+def _measured_beside(choice: Choice, source: Source, limit: float | None) -> str:
+    """The best cell, behind a recipe that was not run; with a word where it exceeds the limit."""
     best = choice.instead
     if choice.key or best is None or not best.entries:
         return ""
-    return f"; the best measured, {_name(best)}, {_keeps(best, source)} with {best.model_bytes:,} bytes"
+    over = ", BEYOND the limit" if exceeded(best, limit) else ""
+    return f"; the best measured, {_name(best)}{over}, {_keeps(best, source)} with {best.model_bytes:,} bytes"
 
 
 def _down_to(source: Source, share: float, asked: Budget) -> str:

@@ -47,7 +47,7 @@ def cells_to_fit(source: Source) -> str | None:
     lines = [f"{p}:all:all" for p in parts] + ["; ".join(f"{p}:all:all" for p in parts)][: len(places) - len(parts)]
     known = {(line, width) for setting, line, width, _ in measured_places(source) if setting == most}
     new = sum((line, float(w)) not in known for line in lines for w in widths)
-    return f"{many(new, 'more cell')} by {RUN} {shlex.join(words)}"
+    return f"{many(new, 'more cell')} by {RUN} {shlex.join(words)}" if new else "those of all sweeps, by --all"
 
 
 def _entries(row: Row) -> list[Entry]:

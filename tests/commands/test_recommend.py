@@ -104,7 +104,8 @@ def test_a_cell_beyond_a_limit_says_so_in_its_first_line(planted: Source, tmp_pa
 
 
 NAMES_A_CELL = re.compile(
-    r"(?:recommended: |BEYOND.*?: (?:nothing.*?the best is )?|the best measured is |no compressed cell.*?: the best, )"
+    r"(?:recommended: (?:a recipe that.*?; the best measured, )?|BEYOND.*?: (?:nothing.*?the best is )?|the best measured is |"
+    r"no compressed cell.*?: the best, )"
     r"(?:the original itself, )?cell (\w{12})"
 )
 
@@ -295,6 +296,13 @@ def test_with_few_cells_the_best_of_them_is_recommended_and_the_missing_ones_are
     assert len(grid) >= 6
     assert len(grid - {("all", 8), ("all", 4), ("all", 3), ("vit", 4)}) == 8
     assert given["quant"] == "rtn"
+
+
+def test_where_other_sweeps_ran_the_missing_cells_these_are_named(tmp_path: Path) -> None:
+    build(tmp_path, [whole(p, b) for p in PARTS for b in (3, 4)], n=60, name="many")
+    build(tmp_path, [whole(["vit"], b) for b in (3, 4)], n=60, name="few")
+    assert cells_to_fit(load_source(tmp_path, "many")) is None
+    assert cells_to_fit(load_source(tmp_path, "few")) == "those of all sweeps, by --all"
 
 
 def test_cells_of_blocks_alone_are_missing_whole(tmp_path: Path) -> None:
