@@ -142,7 +142,8 @@ def _chosen(
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
-        more = f", such as {found}" if time is None and (found := cells_to_fit(source)) else ""
+        missing = cells_to_fit(source) if time is None else None
+        more = f", such as {missing}" if missing else ""
         size = f"; the {original(source)}" if budget is not None and "bytes" in str(error) else ""
         raise UserError(f"{error}{more}{size}") from error
     return found, [gone] if gone else []

@@ -42,6 +42,7 @@ class ConfigLoader(ConfigLoaderImpl):
             parsed = OverridesParser.create().parse_overrides(overrides)
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
             return before[1]
+        wrong: Exception | None = None
         try:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except Exception as error:
@@ -49,7 +50,7 @@ class ConfigLoader(ConfigLoaderImpl):
             wrong = self._failed.get(words, error)
             self._failed = {words: wrong}
         else:
-            wrong, self._failed = None, {}
+            self._failed = {}
         if wrong is not None:
             raise wrong
         if not validate_sweep_overrides:

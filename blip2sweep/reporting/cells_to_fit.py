@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from blip2sweep.analysis.cell_row import Row
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.predict import predictable
@@ -64,6 +64,6 @@ def _base(source: Source) -> Row:
 
 def _widths(same: Sequence[Row], recipe: Sequence[Entry], count: int) -> list[int]:
     """At least so many widths: those of whole cells first."""
-    run = sorted({int(r["width"]) for r in same if r["width"] == r["width"]})
+    run = sorted({int(w) for r in same if (w := number(r, "width")) == w})
     more = [w for w in WIDTHS if w not in run and has_width(recipe, w)]
     return sorted([*run, *more[: max(0, count - len(run))]])

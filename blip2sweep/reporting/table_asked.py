@@ -84,9 +84,9 @@ class Asked:
             yield f"--out {self.out}: right: a name that ends with {', '.join(ENDINGS)}, or --format"
         for text in (w for w in self.where if condition(w) is None):
             yield no_condition(text)
-        for option, text in (("--columns", self.columns), ("--sort", self.sort)):
-            if text is not None and not _names(text):
-                yield f"{option} '{text}': no column; right: such as part,bits"
+        for option, names in (("--columns", self.columns), ("--sort", self.sort)):
+            if names is not None and not _names(names):
+                yield f"{option} '{names}': no column; right: such as part,bits"
         if self.digits is not None and not 0 <= self.digits <= MOST_DIGITS:
             yield f"--digits {self.digits}: right: from 0 to {MOST_DIGITS}"
         if self.best and self.format in ("csv", "json"):

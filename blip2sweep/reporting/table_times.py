@@ -26,8 +26,8 @@ def period(text: str) -> Period:
         raise ValueError(text)
     start = pd.Timestamp(text)
     start = start.tz_localize("UTC") if start.tzinfo is None else start.tz_convert("UTC")
-    lasts = "ns" if found["fraction"] else "s" if found["second"] else "min" if ":" in text[:16] else "D"
-    return Period(start, start + pd.Timedelta(1, lasts))
+    lasts = "1ns" if found["fraction"] else "1s" if found["second"] else "1min" if ":" in text[:16] else "1D"
+    return Period(start, start + pd.Timedelta(lasts))
 
 
 def fulfils(values: pd.Series, sign: str, wanted: Period) -> pd.Series:

@@ -140,10 +140,10 @@ def _among(table: pd.DataFrame, column: str, values: pd.Series, kind: str, wante
     """Whether each known value is one of those. values: of the rows that have one."""
     if kind == "list":
         return pd.Series([not {text_of(x) for x in v}.isdisjoint(wanted) for v in values], values.index, dtype=bool)
-    read_as = [read(w, kind) for w in wanted]
     if kind == "time":
-        return pd.Series([any(p.start <= v < p.end for p in read_as) for v in values], values.index, dtype=bool)
-    among = values.map(text_of).isin(wanted) if kind == "text" else values.isin(read_as)
+        periods = [period(w) for w in wanted]
+        return pd.Series([any(p.start <= v < p.end for p in periods) for v in values], values.index, dtype=bool)
+    among = values.map(text_of).isin(wanted) if kind == "text" else values.isin([read(w, kind) for w in wanted])
     return among | roles_of(table.loc[values.index]).isin(wanted) if column == "part" else among
 
 
