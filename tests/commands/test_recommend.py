@@ -22,7 +22,7 @@ from blip2sweep.analysis.time_limit import fast_enough, left_untimed
 from blip2sweep.commands.budget import Budget, parse_latency, parse_size
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.expectation import exceeded
-from blip2sweep.commands.recommend import run_recommend
+from blip2sweep.commands.recommend import run_recommend, source_for
 from blip2sweep.commands.times import UNSTEADY, _time
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.shipped import model_anatomy
@@ -277,6 +277,16 @@ def test_a_budget_that_nothing_keeps_names_the_original(few: Source, planted: So
         r"python -m blip2sweep -m .*; the original",
     ):
         told(few, Budget("20%"), tmp_path)
+
+
+def test_a_unit_and_a_choice_without_a_baseline_are_told_from_a_sweep_and_a_lack_of_cells(few: Source) -> None:
+    for unit in ("GB", "%", "kib"):
+        with pytest.raises(UserError, match=f"{unit}: a unit, and no sweep; right: behind its number without a space"):
+            source_for(few.output_dir, unit, False, {}, None)
+    with pytest.raises(
+        UserError, match=r"--only bits=4: leaves out the baseline, .*; of rows alone: blip2sweep table --where bits=4"
+    ):
+        source_for(few.output_dir, None, False, {"bits": "4"}, None)
 
 
 # ---- few cells, and predictions that lose nearly all
