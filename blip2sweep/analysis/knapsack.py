@@ -31,6 +31,7 @@ from blip2sweep.recipe.size import bias_bits, weight_bits
 
 Array = NDArray[np.float64]
 FEWEST_CELLS = 6
+TOO_FEW = "too few cells to predict others"
 
 
 @dataclass
@@ -100,7 +101,7 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
     if not found:
         counts = single.loc[single["part"] != "none", "setting"].value_counts()
         most = f"{counts.max()} of {counts.idxmax()}" if len(counts) else "none"
-        raise UserError(f"too few cells to predict others: {most}; right: at least {FEWEST_CELLS} of one method")
+        raise UserError(f"{TOO_FEW}: {most}; right: at least {FEWEST_CELLS} of one method")
     return found
 
 

@@ -31,11 +31,8 @@ def headline(choice: Choice, asked: Budget, source: Source) -> str:
         nothing = "" if choice.within else f"nothing{within} is known to keep {100 * (1 - limit):g} %; the best is "
         tail = [f"within {others}"] if any(others) and choice.within else []
         told = f"BEYOND --max-drop {asked.max_drop}: {nothing}{what}: {'; '.join([*over, *tail])}"
-        return (
-            told
-            + _measured_beside(choice, source, limit)
-            + ("" if choice.within else _down_to(source, 1 - limit, asked))
-        )
+        down_to = "" if choice.within else _down_to(source, 1 - limit, asked)
+        return told + _measured_beside(choice, source, limit) + down_to
     down_to = _down_to(source, WELL, asked) if limit is None and choice.other_drop > 1 - WELL else ""
     if limit is None and choice.other_drop > 1 - BELOW:
         told = f"NOT recommended: nothing{within} is known to keep half of {label(source)}; the best is {what}: {_keeps(choice, source)}"
@@ -83,11 +80,15 @@ def _down_to(source: Source, share: float, asked: Budget) -> str:
     """The smallest cell that keeps a share, where a size was the limit."""
     if not (asked.ratio or asked.max_bytes):
         return ""
-    cells = source.measured[0]
+    cells, metric = source.measured[0], source.metric
+    own = [
+        f"{name}_{metric}{end}" for name, end in (("baseline", ""), ("drop", ""), ("drop", "_low"), ("drop", "_high"))
+    ]
+    cells = cells.reindex(columns=["key", "part", "model_bytes", "bits_per_weight", *own])
     kept = [
         row
         for row in cells[cells["part"] != "none"].to_dict("records")
-        if kept_of_row(row, source.metric).kept >= share and number(row, "model_bytes") > 0
+        if kept_of_row(row, metric).kept >= share and number(row, "model_bytes") > 0
     ]
     small = min(kept, key=lambda row: number(row, "model_bytes"), default=None)
     if small is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.held_by import HeldBy, back_end_of, format_named, holds_nothing, left_out
+from blip2sweep.analysis.knapsack import TOO_FEW
 from blip2sweep.analysis.recipes import calibrates
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.stopped import FINISH, stopped_at, verdicts_line
@@ -142,19 +143,20 @@ def _chosen(
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
-        missing = cells_to_fit(source) if time is None else None
-        more = f", such as {missing}" if missing else ""
         size = f"; the {original(source)}" if budget is not None and "bytes" in str(error) else ""
-        raise UserError(f"{error}{more}{size}") from error
+        raise UserError(f"{error}{_missing(str(error), source)}{size}") from error
     return found, [gone] if gone else []
 
 
 def _unpredicted(choice: Choice, source: Source) -> list[str]:
     """Why measured cells alone competed; where too few were run to predict others, with the command that runs more."""
-    if not choice.unpredicted:
-        return []
-    more = f", such as {found}" if (found := cells_to_fit(source)) else ""
-    return [f"only measured cells competed: {choice.unpredicted}{more}"]
+    why = choice.unpredicted
+    return [f"only measured cells competed: {why}{_missing(why, source)}"] if why else []
+
+
+def _missing(why: str, source: Source) -> str:
+    found = cells_to_fit(source) if TOO_FEW in why else None
+    return f", such as {found}" if found else ""
 
 
 def _made_of(source: Source, choice: Choice, base: Row) -> dict[str, object]:
