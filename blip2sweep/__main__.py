@@ -87,8 +87,20 @@ def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
         extra = re.search(r"extra argument\S* \((\w+[<>=!][^\s)]*)", said) if words[0] == "table" else None
         if extra:
             raise UserError(f"table: {extra[1]}: a second condition; right: --where {extra[1]}") from error
-        raise UserError(f"{words[0]}: {said}; right: see blip2sweep {words[0]} --help") from error
+        raise UserError(
+            f"{words[0]}: {said}; right: {_form(app, words[0], error)}see blip2sweep {words[0]} --help"
+        ) from error
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _form(app: Callable[..., object], verb: str, error: Exception) -> str:
+    """`--to FORMAT DIR, `, of an option that a word is missing behind and that says what it takes."""
+    import typer
+
+    name = getattr(error, "option_name", None)
+    command = getattr(typer.main.get_command(app), "commands", {}).get(verb) if isinstance(app, typer.Typer) else None
+    takes = next((getattr(p, "metavar", None) for p in getattr(command, "params", ()) if name in p.opts), None)
+    return f"{name} {takes}, " if takes else ""
 
 
 def checked(words: Sequence[str]) -> Sequence[str]:

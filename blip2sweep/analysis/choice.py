@@ -9,6 +9,7 @@ import numpy as np
 
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry
+from blip2sweep.metrics.stopping import BELOW
 
 Compare = Callable[[str, str], float]  # by how much the first of two cells is better than the second
 
@@ -50,6 +51,11 @@ class Choice:
     def other_drop(self) -> float:
         """The share of the baseline that is lost on the images that are reported."""
         return self.drop / self.baseline
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether less than half is kept, or expected to be, on the images that choose."""
+        return self.chosen_drop > 1 - BELOW
 
 
 def instead_of(

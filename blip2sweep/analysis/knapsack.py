@@ -31,6 +31,7 @@ from blip2sweep.recipe.size import bias_bits, weight_bits
 
 Array = NDArray[np.float64]
 FEWEST_CELLS = 6
+TOO_FEW = "too few cells to predict others"
 
 
 @dataclass
@@ -89,8 +90,8 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
     cells = quantized(cells)
     base = cells[cells["part"] == "none"].iloc[:1]
     found = []
-    single = [one_scheme(entries(str(r))) for r in cells["recipe_json"]]
-    for setting, own in cells[single].groupby("setting"):
+    single = cells[[one_scheme(entries(str(r))) for r in cells["recipe_json"]]]
+    for setting, own in single.groupby("setting"):
         if len(own) >= FEWEST_CELLS:
             chosen = pd.concat([base, own])
             scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
@@ -98,7 +99,9 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
             options = [sorted({int(b) for b in column}) for column in groups.widths.T]
             found.append(Problem(str(setting), scheme, chosen, groups, anatomy, *_whole(base, anatomy), options))
     if not found:
-        raise UserError(f"too few cells to fit a model: {len(cells)}; right: at least {FEWEST_CELLS} of one method")
+        counts = single.loc[single["part"] != "none", "setting"].value_counts()
+        most = f"{counts.max()} of {counts.idxmax()}" if len(counts) else "none"
+        raise UserError(f"{TOO_FEW}: {most}; right: at least {FEWEST_CELLS} of one method")
     return found
 
 
@@ -137,10 +140,12 @@ def _infeasible(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: f
     if max_drop is not None:
         least = problem.bytes(solve(problem, mean, None, max_drop))
         return UserError(
-            f"no recipe has at most {max_bytes} bytes and a drop of at most {max_drop:.1%}; "
-            f"the smallest with that drop has {least} bytes"
+            f"no recipe has at most {max_bytes:,} bytes and a drop of at most {max_drop:.1%}; "
+            f"the smallest with that drop has {least:,} bytes"
         )
     smallest = [min((b for b in options if b), default=0) for options in problem.options]
+    alone = [part for part in problem.anatomy.parts if part not in problem.groups.parts]
+    right = "; right: a larger size, narrower widths" + (f", or cells of {', '.join(alone)} too" if alone else "")
     return UserError(
-        f"no recipe of the widths that were run has at most {max_bytes} bytes; the smallest has {problem.bytes(smallest)}"
+        f"no recipe of the widths that were run has at most {max_bytes:,} bytes; the smallest has {problem.bytes(smallest):,}{right}"
     )

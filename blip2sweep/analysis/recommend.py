@@ -50,8 +50,8 @@ def recommend(
     The choice is made on one half of the images and its metric is of the other half. Without outputs all scores serve
     as both, and `held_out` is False; where some cells have outputs, those without do not compete. A cell that stopped
     competes, with each other cell on the images that both have; no prediction is fitted on one that stopped with a
-    verdict. Raises UserError
-    where no recipe is small enough, or none was run.
+    verdict. A prediction of less than half of the baseline competes with no cell, since nobody would run it. Raises
+    UserError where no recipe is small enough, or none was run.
     """
     pool, compare = competing(cells if measured is None else measured, metric), comparing(draws)
     measured_cells = _measured(pool, metric, draws, max_drop, held)
@@ -60,30 +60,26 @@ def recommend(
     known = small_enough(measured_cells, max_bytes)
     guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop, held)
     guessed = [c for c in guessed if not _was_run(c, known)]
-    if refusals and not guessed and not any(c.entries and c.within for c in known):
-        raise _refused(known, measured_cells, refusals[0])
+    run = [c for c in known if c.entries]
+    if refusals and not guessed and not run:
+        raise _refused(measured_cells, max_bytes, refusals[0])
     if not known and not guessed:
         raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
-    best = best_of([*known, *guessed], max_drop, compare)
+    hopeful = [c for c in guessed if not (run and c.collapsed)]
+    best = best_of([*known, *hopeful], max_drop, compare)
     why = str(refusals[0]) if refusals and not guessed else None
-    instead = instead_of(best, known, guessed, max_drop, compare)
+    instead = instead_of(best, known, hopeful, max_drop, compare)
     return replace(best, instead=instead, unpredicted=why, runner_up=runner_up_of(best, known, max_drop, compare))
 
 
-def _refused(known: Sequence[Choice], run: Sequence[Choice], why: UserError) -> UserError:
-    """Why nothing is recommended where no cell that was run keeps the budget, and nothing is predicted.
-
-    known: the cells that are small enough. run: all.
-    """
-    least = min((c for c in known if c.entries), key=lambda c: c.judged, default=None)
+def _refused(run: Sequence[Choice], max_bytes: int | None, why: UserError) -> UserError:
+    """Why nothing is recommended where no compressed cell is small enough, and nothing is predicted. run: all cells."""
     small = min((c for c in run if c.entries), key=lambda c: c.model_bytes, default=None)
-    if least is None and small is None:
-        return why
-    if least is None and small is not None:
-        what = f"the smallest, {small.key}, has {small.model_bytes:,} bytes"
-    elif least is not None:
-        what = f"cell {least.key} loses {least.judged:.2%} on the images that choose"
-    return UserError(f"no cell that was run keeps the budget ({what}), and {why}")
+    if small is None:
+        return UserError(f"no compressed cell was run, and {why}")
+    limit = f"at most {max_bytes:,} bytes" if max_bytes is not None else "the size"
+    least = f"the smallest, cell {small.key}, has {small.model_bytes:,} bytes and keeps {1 - small.judged:.1%}"
+    return UserError(f"no cell that was run has {limit} ({least}), and {why}")
 
 
 def _timed(

@@ -29,7 +29,10 @@ def table(
         str, typer.Option("--format", "-f", help="rich, md, latex; or csv, json, which have every column.")
     ] = "rich",
     all_cells: AllCells = False,
-    where: Annotated[list[str] | None, typer.Option("--where", "-w", help="Such as bits<=4; null is unknown.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", help="Such as 'bits<=4', in quotes for the shell; null is unknown."),
+    ] = None,
     columns: Annotated[str | None, typer.Option(help="The columns to show, with commas (docs/columns.md).")] = None,
     sort: Annotated[str | None, typer.Option(help="Columns to sort by, with commas; -COLUMN descends.")] = None,
     pivot: Annotated[

@@ -64,6 +64,11 @@ def _why_not(read: Callable[[str], object], text: str) -> str | None:
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word is a unit alone. Behind a number and a space a shell takes it for a word of its own."""
+    return re.fullmatch(r"%|x|[kmgt]?i?b", word.lower()) is not None
+
+
 def parse_bytes(text: str) -> int:
     """`2GB`, `750 MB`, `123456` -> bytes, powers of ten; `2GiB` powers of 1024."""
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:([kmgt]?)b?|([kmgt])ib?)\s*", text.lower())

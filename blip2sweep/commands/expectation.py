@@ -14,7 +14,6 @@ from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.analysis.stopped import LEVEL_TEXT, STOPPED_TEXT, is_stopped
-from blip2sweep.commands.budget import Budget
 from blip2sweep.console.remarks import many
 from blip2sweep.metrics import Kept, fewest_images
 from blip2sweep.metrics import unseen as unseen_of
@@ -43,18 +42,6 @@ def original(source: Source) -> str:
 
 def _baseline(source: Source) -> Row:
     return source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
-
-
-def headline(choice: Choice, asked: Budget) -> str:
-    """The line that names what is recommended. Where it exceeds a limit, it begins with that."""
-    what = f"cell {choice.key}, measured" if choice.key else "a recipe that was not run, predicted"
-    if not choice.entries:
-        what = f"the original itself, {what}"
-    if over := exceeded(choice, asked.drop()):
-        others = asked._replace(max_drop=None)
-        kept = [f"within {others}"] if any(others) else []
-        return f"BEYOND --max-drop {asked.max_drop}: {what}: {'; '.join([*over, *kept])}"
-    return f"recommended: {what}: within {asked}"
 
 
 def exceeded(choice: Choice, max_drop: float | None) -> list[str]:
@@ -149,7 +136,8 @@ def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
 def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
     """The recipe, its size, what to expect, and what else to look at."""
     yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
-    ratio = f"ratio {ratio_text(RATIO_BITS / choice.bits_per_weight)} to {RATIO_BITS} bits a number"
+    times = RATIO_BITS / choice.bits_per_weight
+    ratio = f"ratio {ratio_text(times)}" + (f" to {RATIO_BITS} bits a number" if times >= 1 else "")
     whole = number(_baseline(source), "model_bytes")
     share = f", {choice.model_bytes / whole:.2f} of the original's bytes as it is loaded" if whole > 0 else ""
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}{share}"
@@ -158,8 +146,6 @@ def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[
         smaller = many(choice.passed, "smaller recipe")
         yield f"{smaller} passed over: within the limit on the images that choose, beyond it on the others"
     yield from _against_control(choice, source)
-    if choice.unpredicted:
-        yield f"only measured cells competed: {choice.unpredicted}"
     if choice.instead and choice.instead.entries:
         yield _other(choice.instead, max_drop, source)
 

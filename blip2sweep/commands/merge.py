@@ -63,8 +63,8 @@ def _compared(other: Path, here: Ledger, there: Ledger, now: Ledger) -> list[str
     lines = []
     if rivals:
         lines += [
-            f"  {many(len(rivals), 'cell')} with other outputs here and there; one of the two counts everywhere, by its "
-            f"attempt's id: {told}",
+            f"  {many(len(rivals), 'cell')} with other outputs here and there; one of the two counts everywhere, that of more "
+            f"images, else by its attempt's id: {told}",
             f"  drops are against the baseline that counts; --rerun {next(iter(rivals))} in its command replaces both",
         ]
     lines += [f"  {many(len(kept), 'cell')} forgotten here, and so it stays: {some(kept)}"] if kept else []

@@ -10,14 +10,14 @@ from pathlib import Path
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.held_by import HeldBy, back_end_of, format_named, holds_nothing, left_out
+from blip2sweep.analysis.knapsack import TOO_FEW
 from blip2sweep.analysis.recipes import calibrates
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.stopped import FINISH, stopped_at, verdicts_line
 from blip2sweep.commands import made_with
-from blip2sweep.commands.budget import Budget
+from blip2sweep.commands.budget import Budget, is_unit
 from blip2sweep.commands.expectation import (
     expected,
-    headline,
     keeps_lines,
     of_others,
     original,
@@ -27,6 +27,7 @@ from blip2sweep.commands.expectation import (
     summary,
     unseen,
 )
+from blip2sweep.commands.headline import headline
 from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
@@ -35,9 +36,11 @@ from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.back_ends import back_end_names
+from blip2sweep.reporting.cells_to_fit import cells_to_fit
 from blip2sweep.reporting.export_line import TORCH, export_line, held_by
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source, select
+from blip2sweep.results.sweeps import list_sweeps
 
 
 def source_for(
@@ -47,6 +50,8 @@ def source_for(
 
     form: of `--for`. Raises UserError as `load_source` does.
     """
+    if sweep is not None and is_unit(sweep) and sweep not in {s.name for s in list_sweeps(output_dir)}:
+        raise UserError(f"{sweep}: a unit, and no sweep; right: behind its number without a space, such as 2GB or 2%")
     found = select(output_dir, sweep, all_cells, only)
     names = back_end_names(found.table)
     if form is None or only.get("backend") is not None or len(set(names)) < 2:
@@ -74,12 +79,13 @@ def run_recommend(
     comments = {"budget": str(asked), "from": _origin(source), "expected": expected(choice, source)}
     write_atomic(path, recipe_file(choice, comments, _made_of(source, choice, base)).encode())
     lines = [
+        headline(choice, asked, source),
         original(source),
-        headline(choice, asked),
         *keeps_lines(choice, drop, source),
         *time_lines(choice, time, source),
         *gone,
         *summary(choice, drop, source),
+        *_unpredicted(choice, source),
         *of_others(choice, source),
         *over_limit(choice, drop),
         *reaches(choice, drop, source),
@@ -137,10 +143,20 @@ def _chosen(
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
-        if budget is None or "bytes" not in str(error):
-            raise
-        raise UserError(f"{error}; the {original(source)}") from error
+        size = f"; the {original(source)}" if budget is not None and "bytes" in str(error) else ""
+        raise UserError(f"{error}{_missing(str(error), source)}{size}") from error
     return found, [gone] if gone else []
+
+
+def _unpredicted(choice: Choice, source: Source) -> list[str]:
+    """Why measured cells alone competed; where too few were run to predict others, with the command that runs more."""
+    why = choice.unpredicted
+    return [f"only measured cells competed: {why}{_missing(why, source)}"] if why else []
+
+
+def _missing(why: str, source: Source) -> str:
+    found = cells_to_fit(source) if TOO_FEW in why else None
+    return f", such as {found}" if found else ""
 
 
 def _made_of(source: Source, choice: Choice, base: Row) -> dict[str, object]:

@@ -79,7 +79,7 @@ class Stopping:
 
 def _told(request: StopRequest, whole: Mapping[str, int]) -> str:
     margin = f"{100 * request['margin']:g} %"
-    known, verdict = f"known to ±{margin} of the baseline", f"it surely loses less than {margin}, or surely more"
+    known, verdict = f"known to ±{margin} of the baseline", f"they surely lose less than {margin}, or surely more"
     others = "; on all images: " + ", ".join(f"{n} ({why})" for why, n in whole.items()) if whole else ""
     may = f"{many(len(request['images']), 'cell')} may stop, once {known if request['stop'] == KNOWN else verdict}"
     return f"evaluation.stop={request['stop']}: {may}{others}"

@@ -155,7 +155,8 @@ def _cost(told: Told) -> Answer:
     """The size and what is kept at the lowest safe width, or at the widest where none is safe, and one step below."""
     first, *more = costed(told).head(2).to_dict("records")
     text = f"{told.parts} {_price(told, first)}." + (f" One step further, {_price(told, more[0])}." if more else "")
-    size = smaller(ratio_of(cell_of(told, first)))
+    cell = cell_of(told, first)
+    size = (as_loaded(told.cells, cell) if ratio_of(cell) < 1 else "") or smaller(ratio_of(cell))
     # Where nothing is shown to be safe, a bare `keeps 100 %` would read as if it were.
     short = f"{f'{size}, ' if size else ''}{keeps(first, told.metric, bars=math.isnan(told.lowest))}"
     return Answer(COST, short[:1].upper() + short[1:], text, "frontier")

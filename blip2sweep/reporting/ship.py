@@ -96,7 +96,9 @@ def ship_table(sources: Sequence[Source]) -> str:
         else ""
     )
     if not rows:
-        return f"{head}<p>No compressed cell is within the noise of the baseline.{early}</p>"
+        whole = any((own["part"] != "none")[~stopped(own)].any() for own in map(own_cells, sources))
+        none = "is within the noise of the baseline" if whole else "has seen all images"
+        return f"{head}<p>No compressed cell {none}.{early}</p>"
     worse = metric_text(sources[0].metric)
     heads = ["back end", "recipe", "ratio", "payload", "on disk", f"{worse.worse} of {worse.label}", "ms", "export"]
     head_cells = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.errors import UserError, UserErrors, nearest
-from blip2sweep.reporting.table_where import Condition, condition, wrong_value
+from blip2sweep.reporting.table_mistakes import nearest_column, no_condition, wrong_condition
+from blip2sweep.reporting.table_where import Condition, condition
 from blip2sweep.results.schema import FIXED
 
 FORMATS = ("rich", "csv", "md", "json", "latex")
@@ -83,7 +83,10 @@ class Asked:
         if self.out is not None and self.written == "rich":
             yield f"--out {self.out}: right: a name that ends with {', '.join(ENDINGS)}, or --format"
         for text in (w for w in self.where if condition(w) is None):
-            yield f"--where {text}: no condition; right: COLUMN=VALUE, or with !=, <, <=, >, >=, such as bits<=4"
+            yield no_condition(text)
+        for option, names in (("--columns", self.columns), ("--sort", self.sort)):
+            if names is not None and not _names(names):
+                yield f"{option} '{names}': no column; right: such as part,bits"
         if self.digits is not None and not 0 <= self.digits <= MOST_DIGITS:
             yield f"--digits {self.digits}: right: from 0 to {MOST_DIGITS}"
         if self.best and self.format in ("csv", "json"):
@@ -106,11 +109,11 @@ class Asked:
     def mistakes_in(self, table: pd.DataFrame) -> list[str]:
         """What a table has not, or not of that kind."""
         known = {*map(str, table), *FIXED}
-        names = {"--where": [c.column for c in self.conditions], "--columns": self.named, "--sort": [n for n, _ in self.order],
-                 "--pivot": self.axes, "--value": [self.value] if self.value else []}  # fmt: skip
+        names = {"--columns": self.named, "--sort": [n for n, _ in self.order], "--pivot": self.axes,
+                 "--value": [self.value] if self.value else []}  # fmt: skip
         unknown = {(option, n): None for option, own in names.items() for n in own if n not in known}
-        found = [f"{option} {name}: no such column; {_nearest(name, known)}" for option, name in unknown]
-        found += filter(None, [wrong_value(c, table) for c in self.conditions if c.column in known])
+        found = [*filter(None, [wrong_condition(c, table, known) for c in self.conditions])]
+        found += [f"{option} {name}: no such column; {nearest_column(name, known)}" for option, name in unknown]
         if self.axes and self.value_of(table) is None:
             found.append("--pivot: no row has a metric; right: --value COLUMN")
         return found
@@ -118,11 +121,6 @@ class Asked:
 
 def _names(text: str | None) -> list[str]:
     return [n.strip() for n in (text or "").split(",") if n.strip()]
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"right: {f'{close[0]}, or another' if close else 'one'} of docs/columns.md or of --format csv"
 
 
 def refuse(mistakes: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.reporting.table_cells import cell_text
-from blip2sweep.reporting.table_where import fulfilling, kind_of, nothing_fits
+from blip2sweep.reporting.table_mistakes import nothing_fits
+from blip2sweep.reporting.table_where import fulfilling, kind_of
 
 # What may tell two cells of one place of a pivot apart, for its message.
 TELLING = ("model", "dtype", "stored", "task", "samples", "data", "generation", "backend", "imported", "part", "bits", "setting",

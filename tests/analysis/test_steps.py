@@ -233,4 +233,4 @@ def test_without_quantized_cells_nothing_is_predicted(planted: tuple[pd.DataFram
     cells = planted[0][planted[0]["kind"].isin(["none", "drop blocks"])]
     choice = recommend(cells, "cider", planted[1], TINY, max_drop=0.05)
     assert choice.key is not None
-    assert choice.unpredicted == "too few cells to fit a model: 1; right: at least 6 of one method"
+    assert choice.unpredicted == "too few cells to predict others: none; right: at least 6 of one method"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from blip2sweep.analysis.time_limit import fast_enough, left_untimed
 from blip2sweep.commands.budget import Budget, parse_latency, parse_size
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.expectation import exceeded
-from blip2sweep.commands.recommend import run_recommend
+from blip2sweep.commands.recommend import run_recommend, source_for
 from blip2sweep.commands.times import UNSTEADY, _time
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.shipped import model_anatomy
+from blip2sweep.reporting.cells_to_fit import cells_to_fit
 from blip2sweep.reporting.source import Source, load_source
-from tests.synthetic import build, whole
+from tests.synthetic import build, entry, whole
 
 PARTS = (["vit"], ["llm"], ["qformer"], ["vit", "qformer", "llm"])
 TINY = model_anatomy("tiny")
@@ -73,9 +75,9 @@ def test_the_first_lines_have_the_original_and_the_last_is_a_command(few: Source
     lines = told(few, Budget(ratio="2"), tmp_path)
     base = few.cells[few.cells["part"] == "none"].iloc[0]
     size, plain = int(base["model_bytes"]), base["model_bytes"] * 16 / base["bits_per_weight"]
-    assert lines[0].startswith(f"original: {size:,} bytes")
-    assert f"ratio {plain / size:.2f}; ratios are to its numbers at 16 bits, {plain:,.0f} bytes" in lines[0]
-    assert lines[1].startswith("recommended: ")
+    assert lines[0].startswith("recommended: ")
+    assert lines[1].startswith(f"original: {size:,} bytes")
+    assert f"ratio {plain / size:.2f}; ratios are to its numbers at 16 bits, {plain:,.0f} bytes" in lines[1]
     words = shlex.split(lines[-1].partition("export it: ")[2])
     assert words[:3] == ["blip2sweep", "export", str(tmp_path / "r.yaml")]
     assert words[-5:-1] == ["--to", "compressed-tensors", "tiny-compressed-tensors", "--output-dir"]
@@ -93,23 +95,24 @@ def test_a_cell_beyond_a_limit_says_so_in_its_first_line(planted: Source, tmp_pa
     """Only cells of 2 bits are so fast, and they lose nearly all."""
     ratios = {r: 0.5 for r in planted.cells["recipe"] if re.search(r"rtn2/", str(r))}
     lines = told(timed(planted, ratios), Budget(max_drop="2%", latency="0.8"), tmp_path)
-    cell = next(i for i, line in enumerate(lines) if re.search(r"\b[0-9a-f]{12}\b", line))
     assert re.match(
-        r"BEYOND --max-drop 2%: cell \w{12}, measured: it loses \d+\.\d\d% on the images that chose it; it loses",
-        lines[cell],
+        r"BEYOND --max-drop 2%: nothing within --latency 0.8 is known to keep 98 %; the best is cell \w{12}, measured: "
+        r"it loses \d+\.\d\d% on the images that chose it; it loses",
+        lines[0],
     )
-    assert lines[cell].endswith("; within --latency 0.8")
     assert any(line.startswith("the limit of 2.0% is NOT kept: ") for line in lines)
 
 
 NAMES_A_CELL = re.compile(
-    r"(?:recommended|BEYOND [^:]*|the best measured is)\W+(?:the original itself, )?cell (\w{12})"
+    r"(?:recommended: (?:a recipe that.*?; the best measured, )?|BEYOND.*?: (?:nothing.*?the best is )?|the best measured is |"
+    r"no compressed cell.*?: the best, )"
+    r"(?:the original itself, )?cell (\w{12})"
 )
 
 
 def test_no_line_names_a_cell_beyond_the_limit_without_saying_so(few: Source, planted: Source, tmp_path: Path) -> None:
     """Over many budgets: wherever a cell is named, its line says whether it loses more, on either half of the images."""
-    budgets = [(few, size, most) for size in (None, "700kB", "95%", "40%") for most in ("0.1%", "3%", "10%", "40%")]
+    budgets = [(few, None, "0.1%"), (few, None, "10%"), (few, "40%", "3%"), (few, "30%", "40%")]
     beyond = [_beyond(*one, tmp_path) for one in [*budgets, (planted, "50%", "5%")]]
     assert {x for found in beyond for x in found} == {True, False}
 
@@ -127,8 +130,9 @@ def _beyond(source: Source, size: str | None, most: str, path: Path) -> list[boo
         if named := NAMES_A_CELL.match(line):
             values = ((source.draws.value(named[1], h), source.draws.value(source.draws.baseline, h)) for h in halves)
             lost = [1 - cell / base for cell, base in values]
-            assert ("BEYOND" in line) == (max(lost) > float(most[:-1]) / 100), (line, lost)
-            found.append("BEYOND" in line)
+            told_so = "BEYOND" in line or line.startswith("no compressed cell")
+            assert told_so == (max(lost) > float(most[:-1]) / 100), (line, lost)
+            found.append(told_so)
     return found
 
 
@@ -151,7 +155,7 @@ def test_whether_it_is_kept_is_asked_of_the_limit_too(few: Source, planted: Sour
     assert [k[1] for k in kept if k] == ["99", "90"]
     assert sum("keeps 99 %" in line for line in told(few, Budget(max_drop="1%"), tmp_path)) == 1
     predicted = told(planted, Budget(max_bytes="1MB"), tmp_path)
-    if predicted[1].startswith("recommended: a recipe that was not run"):
+    if predicted[0].startswith("recommended: a recipe that was not run"):
         assert predicted[2] == "keeps 99 % with 95 % confidence: not known (it was not measured)"
 
 
@@ -182,7 +186,7 @@ def test_timed_cells_alone_compete_and_the_others_are_told_apart(planted: Source
     source = timed(planted, {eight: 0.64, slow: 0.95})
     lines = told(source, Budget(latency="80%"), tmp_path)
     key = source.cells.loc[source.cells["recipe"] == eight, "key"].iloc[0]
-    assert lines[1] == f"recommended: cell {key}, measured: within --latency 80%"
+    assert lines[0].startswith(f"recommended: cell {key}, measured: within --latency 80%, keeps ")
     assert "time: 0.64 of its baseline's in the same run, 12.8 ms an image against 20 ms on cpu, 2 threads" in lines
     steady, varied = (time_text(source, key, most) for most in (14.0, 19.0))
     assert (
@@ -268,6 +272,92 @@ def test_a_budget_that_nothing_keeps_names_the_original(few: Source, planted: So
         told(planted, Budget("10"), tmp_path)
     with pytest.raises(
         UserError,
-        match=r"no cell that was run keeps the budget \(cell \w{12} loses \d+\.\d\d% on the images that choose\), and too few cells",
+        match=r"no cell that was run has at most 378,009 bytes \(the smallest, cell \w{12}, has [\d,]+ bytes and keeps [\d.]+%\), "
+        r"and too few cells to predict others: 4 of rtn/channel; right: at least 6 of one method, such as 8 more cells by "
+        r"python -m blip2sweep -m .*; the original",
     ):
-        told(few, Budget("40%", "1%"), tmp_path)
+        told(few, Budget("20%"), tmp_path)
+
+
+def test_a_unit_and_a_choice_without_a_baseline_are_told_from_a_sweep_and_a_lack_of_cells(few: Source) -> None:
+    for unit in ("GB", "%", "kib"):
+        with pytest.raises(UserError, match=f"{unit}: a unit, and no sweep; right: behind its number without a space"):
+            source_for(few.output_dir, unit, False, {}, None)
+    with pytest.raises(
+        UserError, match=r"--only bits=4: leaves out the baseline, .*; of rows alone: blip2sweep table --where bits=4"
+    ):
+        source_for(few.output_dir, None, False, {"bits": "4"}, None)
+
+
+# ---- few cells, and predictions that lose nearly all
+
+
+def test_with_few_cells_the_best_of_them_is_recommended_and_the_missing_ones_are_a_command(
+    few: Source, tmp_path: Path
+) -> None:
+    """The command's grid has what was run too; what it says to run is the rest."""
+    lines = told(few, Budget(max_drop="40%"), tmp_path)
+    assert re.match(r"recommended: cell \w{12}, measured: within --max-drop 40%, keeps \d\d\.\d % of CIDEr$", lines[0])
+    (line,) = [x for x in lines if x.startswith("only measured cells competed: ")]
+    why, _, command = line.partition(" by python -m blip2sweep -m ")
+    assert why.endswith(": 4 of rtn/channel; right: at least 6 of one method, such as 8 more cells")
+    given = dict(word.split("=", 1) for word in shlex.split(command))
+    grid = {(part, int(b)) for part in given["part"].split(",") for b in given["quant.bits"].split(",")}
+    assert len(grid) >= 6
+    assert len(grid - {("all", 8), ("all", 4), ("all", 3), ("vit", 4)}) == 8
+    assert given["quant"] == "rtn"
+
+
+def test_where_other_sweeps_ran_the_missing_cells_these_are_named(tmp_path: Path) -> None:
+    build(tmp_path, [whole(p, b) for p in PARTS for b in (3, 4)], n=60, name="many")
+    build(tmp_path, [whole(["vit"], b) for b in (3, 4)], n=60, name="few")
+    assert cells_to_fit(load_source(tmp_path, "many")) is None
+    assert cells_to_fit(load_source(tmp_path, "few")) == "those of all sweeps, by --all"
+
+
+def test_cells_of_blocks_alone_are_missing_whole(tmp_path: Path) -> None:
+    build(tmp_path, [[entry(f"vit:{b}:mlp", 4, "gptq")] for b in range(3)], n=60)
+    found = cells_to_fit(load_source(tmp_path))
+    assert found is not None
+    assert found.startswith("8 more cells by ")
+    assert not any(word in found for word in ("blocks=", "layers="))
+    assert "quant=gptq" in found
+
+
+def test_where_no_cell_keeps_the_limit_the_best_is_named_before_the_original(few: Source, tmp_path: Path) -> None:
+    first = told(few, Budget(max_drop="0.1%"), tmp_path)[0]
+    assert re.match(
+        r"no compressed cell keeps 99\.9 %: the best, cell \w{12} \(vit:all:all=8; qformer:all:all=8; llm:all:all=8, "
+        r"ratio 1\.\d\d\), keeps 99\.\d\d% of CIDEr on the images that choose; recommended: the original itself, cell ",
+        first,
+    )
+
+
+def test_what_loses_nearly_all_is_not_recommended_without_saying_so(planted: Source, tmp_path: Path) -> None:
+    """The first line says what is kept, and down to which size more is; a measured cell goes before a prediction."""
+    first = told(planted, Budget(ratio="6"), tmp_path)[0]
+    smallest = planted.cells.sort_values("model_bytes").iloc[0]
+    assert re.match(
+        rf"NOT recommended: nothing within --ratio 6 is known to keep half of CIDEr; the best is cell {smallest['key']}, measured: "
+        r"keeps \d\.\d % of CIDEr; 90 % is kept down to ratio 1\.\d\d, [\d,]+ bytes \(cell \w{12}\)$",
+        first,
+    )
+    third = told(planted, Budget(ratio="3"), tmp_path)[0]
+    assert re.match(
+        r"recommended: cell \w{12}, measured: within --ratio 3, keeps 6\d\.\d % of CIDEr; 90 % is kept", third
+    )
+
+
+def test_a_prediction_of_less_than_half_competes_with_no_cell(
+    planted: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However much better than the cells it is. Where it competes, the best cell stands in its line."""
+    chosen = sys.modules["blip2sweep.analysis.recommend"]
+    monkeypatch.setattr(chosen, "_was_run", lambda *_: False)
+    cell = recommend(planted.cells, "cider", planted.draws, TINY, max_bytes=300_000)
+    for lost, wins in ((0.7, False), (0.4, True)):
+        guess = replace(cell, key=None, chosen_drop=lost, judged=lost, drop=lost * cell.baseline, low=0.1, high=0.2)
+        monkeypatch.setattr(chosen, "_predicted", lambda *_, guess=guess: ([guess], []))
+        first = told(planted, Budget(ratio="6"), tmp_path)[0]
+        assert first.startswith("recommended: a recipe that was not run, predicted: ") == wins
+        assert (f"the best measured, cell {cell.key}, keeps 7.0 % of CIDEr with 280,800 bytes" in first) == wins

@@ -69,3 +69,13 @@ def test_what_was_composed_without_a_check_is_checked(main: inner.Hydra) -> None
     main.get_mode("config", words)
     with pytest.raises(ConfigCompositionException, match="Sweeping over Hydra's configuration"):
         sweep(main, words)
+
+
+def test_what_is_wrong_is_told_beside_a_value_with_commas(main: inner.Hydra) -> None:
+    """Hydra swallows it when it asks for the mode, and then finds the value ambiguous, for it takes a sweep for a run."""
+    for words, told in ((["quant.bits=3,4", "task=vqa"], "task/vqa"), (["quant.bits=3,4", "model=blip"], "model/blip")):
+        assert main.get_mode("config", words) is None
+        with pytest.raises(ConfigCompositionException, match=told):
+            main.compose_config("config", [*words, "hydra.mode=RUN"], run_mode=RunMode.RUN)
+    with pytest.raises(ConfigCompositionException, match="Ambiguous"):
+        main.compose_config("config", ["quant.bits=3,4"], run_mode=RunMode.RUN)
