@@ -13,6 +13,7 @@ a share of the baseline on the same images. Nothing is seen twice: a rule that i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -33,15 +34,15 @@ OWN = 0.0075  # standard deviation at least of what cells keep beside what a pre
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
 
 
-Run = Callable[[list[int], Rule | None], Mapping[int, Seen]]
+Run = Callable[[Mapping[int, Rule | None]], Mapping[int, Seen]]
 
 
 @dataclass
 class Screening:
-    """A screening as it goes on. run: runs cells of the grid by a rule, None for all images, and says what is known of
-    them then; a cell that it leaves out failed, and is not asked for again. half_widths: of the rule of the looks, and of
-    those before a cell runs whole. seen: {cell: what is known of it}, to begin with what was known before. told: is
-    called with a line after each round."""
+    """A screening as it goes on. run: launches cells of the grid, each by its rule, None for all images, and says what is
+    known of them then; a cell that it leaves out failed, and is not asked for again. half_widths: of the rule of the
+    looks, and of those before a cell runs whole. seen: {cell: what is known of it}, to begin with what was known before.
+    told: is called with a line before each launch. launches: how many there were."""
 
     grid: Grid
     run: Run
@@ -51,26 +52,24 @@ class Screening:
     failed: set[int] = field(default_factory=set)
     asked: dict[int, float] = field(default_factory=dict)  # {cell: half width of its last rule}
     fits: dict[int, Predictor] = field(default_factory=dict)  # {number of a family: its last fit}
+    launches: int = 0
 
     def __call__(self, seed: int = 0) -> list[int]:
         """Screen. Returns the whole cells of the frontier, from small to large. seed: of the first cells."""
-        self._run(self._first(seed), self.half_widths[0], "looked at")
-        while self._round():
-            pass
+        todo = self._looks(self._first(seed)) or self._next_round()
+        while todo:
+            self._run(todo)
+            todo = self._next_round()
         return self.frontier()
 
-    def _round(self) -> bool:
-        """Run what is open, else what contends. Returns False where there is neither: the same is then known again to who
-        begins with what was seen."""
+    def _next_round(self) -> dict[int, float]:
+        """{cell: half width to run it to, 0 for all images} of what is open, else of what contends. {} where there is
+        neither: the same is then known again to who begins with what was seen."""
         belief = self._belief()
-        if chosen := self._open(belief):
-            self._run(chosen, self.half_widths[0], "looked at")
-            return True
-        narrow = {i: self._next(i) for i in self._contenders(belief)}
-        if narrow:
-            width = max(narrow.values())
-            self._run([i for i, own in narrow.items() if own == width], width, "seen closer" if width else "run whole")
-        return bool(narrow)
+        return self._looks(self._open(belief)) or {i: self._next(i) for i in self._contenders(belief)}
+
+    def _looks(self, cells: Iterable[int]) -> dict[int, float]:
+        return dict.fromkeys(cells, self.half_widths[0])
 
     def frontier(self) -> list[int]:
         """The whole cells, smaller than the baseline, that keep more than every whole cell at most as large."""
@@ -84,13 +83,13 @@ class Screening:
 
     # ---- what is run next
 
-    def _run(self, cells: list[int], half_width: float, told: str) -> None:
-        if not cells:
-            return
-        self.asked |= dict.fromkeys(cells, half_width)
-        self.seen |= self.run(cells, Rule("known", half_width) if half_width else None)
-        self.failed |= {i for i in cells if i not in self.seen or (not half_width and not self.seen[i].whole)}
-        self.told(f"{many(len(cells), 'cell')} {told}, {len(self.seen)} of {len(self.grid.sizes)} so far")
+    def _run(self, todo: Mapping[int, float]) -> None:
+        self.launches += 1
+        self.told(f"round {self.launches}: {_words(todo)}; {len(self.seen)} of {many(len(self.grid.sizes), 'cell')} "
+                  f"looked at so far, {sum(s.whole for s in self.seen.values())} on all images")  # fmt: skip
+        self.asked |= todo
+        self.seen |= self.run({i: Rule("known", width) if width else None for i, width in todo.items()})
+        self.failed |= {i for i, width in todo.items() if i not in self.seen or (not width and not self.seen[i].whole)}
 
     def _first(self, seed: int) -> list[int]:
         """Some cells of each family at random, and all cells of none."""
@@ -121,12 +120,12 @@ class Screening:
         return chosen
 
     def _contenders(self, belief: Belief) -> list[int]:
-        """The cells to see closer: those that would be on the frontier as far as is known, else those that may be."""
+        """The cells to see closer: those that would be on the frontier as far as is known, and those that may be."""
         there = self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
         may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
-        return self._ahead(belief.mean, best, may) or self._ahead(belief.upper(CONTENDS), best, may)
+        return sorted({*self._ahead(belief.mean, best, may), *self._ahead(belief.upper(CONTENDS), best, may)})
 
     def _ahead(self, values: Array, best: Array, may: Mask) -> list[int]:
         """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""
@@ -177,3 +176,12 @@ class Screening:
         mask = np.zeros(len(self.grid.sizes), dtype=bool)
         mask[list(cells)] = True
         return mask
+
+
+def _words(todo: Mapping[int, float]) -> str:
+    """`40 cells to ±20 %, 2 on all images`."""
+    counts = Counter(todo.values())
+    told = [
+        f"{many(n, 'cell')} {f'to ±{100 * w:g} %' if w else 'on all images'}" for w, n in sorted(counts.items())[::-1]
+    ]
+    return ", ".join(told)

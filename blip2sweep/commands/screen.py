@@ -12,7 +12,7 @@ from rich.table import Table
 from blip2sweep.analysis.screening import FIRST, HALF_WIDTHS, MARGIN, Screening
 from blip2sweep.canonical import digest
 from blip2sweep.commands.cell_words import cell_overrides
-from blip2sweep.commands.plan import ONE_LINE
+from blip2sweep.commands.plan import ONE_LINE, skipped
 from blip2sweep.commands.run import own_command
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.console.printing import cell as shown_cell
@@ -21,7 +21,7 @@ from blip2sweep.console.remarks import many
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.metrics.stopping import Rule
 from blip2sweep.planning.plan import PlannedJob
-from blip2sweep.planning.stopping import NONE, VERDICT, rule_of
+from blip2sweep.planning.stopping import COMPARED, NONE, VERDICT, rule_of
 from blip2sweep.running.status import duration
 
 
@@ -36,10 +36,9 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     if dry:
         say(*described(rounds, widths))
         return
-    rounds.go_on()
     screening = Screening(rounds.grid, rounds.run, widths, told=tell)
     try:
-        screening.seen |= rounds.before()
+        screening.seen |= rounds.go_on()
         frontier = screening()
     except (KeyboardInterrupt, SystemExit):
         tell(f"what was seen is kept, and the same command goes on: blip2sweep screen {command}")
@@ -75,6 +74,11 @@ def half_widths(jobs: Sequence[PlannedJob]) -> tuple[float, ...]:
         raise UserError(
             f"--rerun {config['rerun'][0]}: screen chooses what it runs; right: the same words without screen"
         )
+    if section.get("tolerance") is not None:
+        raise UserError(
+            f"evaluation.tolerance={section['tolerance']}: screen stops cells that are known, by evaluation.half_width; right: "
+            f"leave it out, or evaluation.half_width={section['tolerance']}"
+        )
     rule = rule_of({"evaluation": {**section, "stop": "known"}})
     if rule is None or section.get("half_width") is None:
         return HALF_WIDTHS
@@ -96,15 +100,24 @@ def described(rounds: Rounds, widths: Sequence[float]) -> list[str]:
     predicted = sum(len(f.rows) for f in families)
     first = sum(min(FIRST, len(f.rows)) for f in families) + cells - predicted
     seconds = float(rounds.grid.seconds.sum())
-    alone = f"; {cells - predicted} are of no recipe that is predicted, and all looked at" if predicted < cells else ""
+    of = [f"{predicted} that predict each other, in {many(len(families), 'setting')}"] if predicted else []
+    of += [f"{cells - predicted} that nothing predicts, so all are looked at"] if predicted < cells else []
+    can_stop = rounds.plan.stopping.request and rounds.plan.stopping.request["images"]
+    look = f"until they are known to ±{100 * widths[0]:g} %" if can_stop else "on all images, as none of them can stop"
+    done = f"; {len(rounds.plan.done)} of the cells and the baseline have results" if rounds.plan.done else ""
     return [
-        *rounds.plan.remarks,
-        f"screening: {many(cells, 'cell')} in {many(len(families), 'setting')} that predict each other{alone}",
-        f"first the baseline on all images, and {many(first, 'cell')} until they are known to ±{100 * widths[0]:g} %; then "
-        "those that may be on the frontier, by what they teach for each second",
+        *skipped(rounds.plan),
+        f"screening: {many(cells, 'cell')}: {'; '.join(of)}",
+        *(
+            f"on all images whatever the rule: {n} ({why})"
+            for why, n in rounds.plan.stopping.whole.items()
+            if why != COMPARED
+        ),
+        f"first the baseline on all {many(rounds.images, 'image')}, and {many(first, 'cell')} {look}; then those that may be on "
+        "the frontier, by what they teach for each second",
         f"all {many(cells, 'cell')} on all images would take about {duration(seconds)} of one worker; how many are left "
-        "out is decided by results",
-        f"sweep: {rounds.name}",
+        "out is decided by results. Each round is a launch of its own, which loads the model",
+        f"sweep: {rounds.name}{done}",
     ]
 
 
@@ -115,7 +128,7 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
     share = seen / (rounds.images * (len(rounds.keys) + 1))
     say(
         f"{len(screening.seen)} of {many(len(rounds.keys), 'cell')} looked at, {whole} of them on all {rounds.images} images; "
-        f"with the baseline {100 * share:.1f} % of the images of a full sweep"
+        f"with the baseline {100 * share:.1f} % of the images of a full sweep, whichever command ran them"
     )
     if frontier:
         screen = console(soft_wrap=True)
@@ -123,7 +136,7 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
             screen.width = ONE_LINE
         screen.print(_table(rounds, frontier))
         say(
-            f"every other cell is expected to be less than {100 * MARGIN:g} % of the baseline better than one at most as large"
+            f"no other cell is expected to keep {100 * MARGIN:g} % of the baseline more than one of these that is no larger"
         )
     else:
         say("no cell is smaller or better than the baseline")

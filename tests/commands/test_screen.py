@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep.analysis.screening import FIRST
 from blip2sweep.commands import run as run_module
 from blip2sweep.commands.screen import half_widths, named, run_screen
 from blip2sweep.commands.screen_rounds import Rounds, Way
@@ -57,7 +58,8 @@ class Planted:
 
     def row(self, plan: Plan, key: str, output_dir: Path) -> dict[str, object]:
         request, job = plan.stopping.request, plan.cells[key].job()
-        n = N if request is None or key not in request["images"] else 64 if request["margin"] > 0.1 else 96
+        margin = None if request is None else request.get("margins", {}).get(key, request["margin"])
+        n = N if request is None or margin is None or key not in request["images"] else 64 if margin > 0.1 else 96
         self.launched.setdefault(key, []).append(n)
         rng = np.random.default_rng(int(key, 16) % 2**32)
         base = np.clip(np.random.default_rng(0).normal(self.base, 0.8, N), 0, None)
@@ -70,7 +72,7 @@ class Planted:
         line = {"event": "result", "time": time.time(), "host": "here", "key": key, "predictions": outputs,
                 "columns": {**job["columns"], "baseline": job["baseline"]}}  # fmt: skip
         stopped = (
-            {"images": n, "of": N, "reason": "known to ±20 %", "stop": "known", "margin": request["margin"]}
+            {"images": n, "of": N, "reason": "known to ±20 %", "stop": "known", "margin": margin}
             if n < N and request
             else {}
         )
@@ -114,7 +116,7 @@ def test_the_baseline_is_run_alone_before_all_others(done: tuple[Path, Planted])
     folder, launch = done
     (path,) = folder.glob("sweeps/*/sweep.json")
     assert launch.together[0] == read_sweep(path).baselines
-    assert len(launch.together[1]) == 16
+    assert len(launch.together[1]) == FIRST
 
 
 def test_a_baseline_without_a_result_ends_it(tmp_path: Path) -> None:
@@ -201,8 +203,8 @@ def _keys(folder: Path) -> Sequence[str]:
 def test_the_plan_of_it_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_screen(jobs(*GRID, f"output_dir={tmp_path / 'o'}"), Way(Planted()), dry=True)
     told = capsys.readouterr().out
-    assert "screening: 25 cells in 1 setting that predict each other" in told
-    assert "first the baseline on all images, and 16 cells until they are known to ±20 %" in told
+    assert "screening: 25 cells: 25 that predict each other, in 1 setting" in told
+    assert f"first the baseline on all 200 images, and {FIRST} cells until they are known to ±20 %" in told
     assert not (tmp_path / "o").exists()
 
 
@@ -217,10 +219,11 @@ def test_how_closely_cells_are_known_first() -> None:
 REFUSED = {
     "a verdict": (["evaluation.stop=verdict"], "evaluation.stop=verdict: a verdict predicts no other cell"),
     "no stopping": (["evaluation.stop=none"], "evaluation.stop=none: screen runs cells on some images first"),
-    "a margin of another rule": (["evaluation.tolerance=5%"], "evaluation.tolerance=5%"),
+    "a margin of another rule": (["evaluation.tolerance=5%"], "evaluation.tolerance=5%: screen stops cells that are known, by evaluation.half_width; right: leave it out"),
     "a margin that is none": (["evaluation.half_width=120%"], "evaluation.half_width=120%: right: more than 0 %"),
     "two tasks": (["task=shapes_caption,shapes_vqa"], "screen: 2 baselines (tiny on shapes_caption; tiny on shapes_vqa)"),
     "only the baseline": (["part=none"], "screen: no cell but the baseline"),
+    "one cell": (["part=vit"], "screen: one cell beside the baseline, and it chooses among several; right: several values"),
     "a cell again": (["rerun=[abc]"], "--rerun abc: screen chooses what it runs"),
 }  # fmt: skip
 
