@@ -25,10 +25,11 @@ from blip2sweep.analysis.suggest import suggest
 from blip2sweep.console.remarks import many
 from blip2sweep.metrics.stopping import Rule
 
-HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
-FIRST, ROUND = 16, 10  # cells at random, and cells of each round
+HALF_WIDTHS = (0.2, 0.06, 0.03, 0.015)  # of the rules before a cell runs whole: the first is that of the looks
+FIRST, ROUND = 48, 40  # cells at random, and cells of each round: a launch costs more than some looks
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
-OPEN, CONTENDS = 2.0, 2.0  # standard deviations of the upper ends: of cells not looked at, and of those not whole
+BEHIND = 2  # how many rows of contenders behind the first are seen closer with it
+OPEN, CONTENDS = 2.0, 1.8  # standard deviations of the upper ends: of cells not looked at, and of those not whole
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
 OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
@@ -63,10 +64,11 @@ class Screening:
         return self.frontier()
 
     def _next_round(self) -> dict[int, float]:
-        """{cell: half width to run it to, 0 for all images} of what is open, else of what contends. {} where there is
+        """{cell: half width to run it to, 0 for all images} of what is open, and of what contends. {} where there is
         neither: the same is then known again to who begins with what was seen."""
         belief = self._belief()
-        return self._looks(self._open(belief)) or {i: self._next(i) for i in self._contenders(belief)}
+        looks = self._looks(self._open(belief))
+        return {**looks, **{i: self._next(i) for i in self._contenders(belief, bool(looks))}}
 
     def _looks(self, cells: Iterable[int]) -> dict[int, float]:
         return dict.fromkeys(cells, self.half_widths[0])
@@ -119,13 +121,22 @@ class Screening:
             chosen += [int(family.rows[i]) for i in picked]
         return chosen
 
-    def _contenders(self, belief: Belief) -> list[int]:
-        """The cells to see closer: those that would be on the frontier as far as is known, and those that may be."""
+    def _contenders(self, belief: Belief, open_left: bool) -> list[int]:
+        """The cells to see closer: those that would be on the frontier as far as is known. Where no cell is open, those that
+        may be too, and the ones behind them, as far as that is not on all images: so that few launches do."""
         there = self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
         may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
-        return sorted({*self._ahead(belief.mean, best, may), *self._ahead(belief.upper(CONTENDS), best, may)})
+        found = {*self._ahead(belief.mean, best, may)}
+        if open_left:
+            return sorted(found)
+        found |= {*self._ahead(belief.upper(CONTENDS), best, may)}
+        for _ in range(BEHIND):
+            left = may & ~self._mask(found)
+            behind = [*self._ahead(belief.mean, best, left), *self._ahead(belief.upper(CONTENDS), best, left)]
+            found |= {i for i in behind if self._next(i)}
+        return sorted(found)
 
     def _ahead(self, values: Array, best: Array, may: Mask) -> list[int]:
         """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""

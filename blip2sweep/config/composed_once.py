@@ -17,9 +17,14 @@ def install() -> None:
 
 
 class ConfigLoader(ConfigLoaderImpl):
-    """Hands a config that was composed without a check out once more, to the next who asks for the same with one."""
+    """Hands a config that was composed without a check out once more, to the next who asks for the same with one.
+
+    What could not be composed is told again: Hydra takes the words for those of one cell then, and would complain of a value
+    with commas in place of the mistake.
+    """
 
     _unchecked: tuple[Asked, DictConfig] | None = None
+    _failed: tuple[tuple[str, ...], Exception] | None = None
 
     def load_configuration(
         self,
@@ -36,7 +41,13 @@ class ConfigLoader(ConfigLoaderImpl):
             parsed = OverridesParser.create().parse_overrides(overrides)
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
             return before[1]
-        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        if self._failed is not None and asked[1][: len(self._failed[0])] == self._failed[0]:
+            raise self._failed[1]
+        try:
+            config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        except Exception as error:
+            self._failed = asked[1], error
+            raise
         if not validate_sweep_overrides:
             self._unchecked = asked, config
         return config

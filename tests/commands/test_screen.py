@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis.screening import FIRST
+from blip2sweep.analysis import screening as screening_module
 from blip2sweep.commands import run as run_module
+from blip2sweep.commands import screen as screen_module
 from blip2sweep.commands.screen import half_widths, named, run_screen
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.errors import SweepFailed, UserError
@@ -32,6 +33,7 @@ from tests.composing import jobs, plan
 from tests.synthetic import FINGERPRINT, WEIGHTS, _outputs, damage
 
 GRID = ["task.limit=200", "quant.bits=2,3,4,6,8", "part=vit,qformer,llm,vit+llm,all"]
+ASKED = 16  # cells at random before anything is predicted
 N, IDS = 200, list(range(1000, 1200))
 
 
@@ -79,9 +81,14 @@ class Planted:
         return {**line, **({"stopped": stopped} if stopped else {})}
 
 
-@pytest.fixture(autouse=True)
-def _no_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
+@pytest.fixture(autouse=True, scope="module")
+def _no_scorers() -> Iterator[None]:
+    """And fewer cells at first than a grid of 26 has, so that some are chosen by what the others showed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
+        for module in (screening_module, screen_module):
+            patch.setattr(module, "FIRST", ASKED)
+        yield
 
 
 def screened(folder: Path, launch: Planted, *words: str) -> None:
@@ -92,9 +99,7 @@ def screened(folder: Path, launch: Planted, *words: str) -> None:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planted]:
     """A screening to its end, for the tests that look at it."""
     folder, launch = tmp_path_factory.mktemp("screened"), Planted()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
-        screened(folder, launch, "sweep_name=s")
+    screened(folder, launch, "sweep_name=s")
     return folder, launch
 
 
@@ -116,7 +121,7 @@ def test_the_baseline_is_run_alone_before_all_others(done: tuple[Path, Planted])
     folder, launch = done
     (path,) = folder.glob("sweeps/*/sweep.json")
     assert launch.together[0] == read_sweep(path).baselines
-    assert len(launch.together[1]) == FIRST
+    assert len(launch.together[1]) == ASKED
 
 
 def test_a_baseline_without_a_result_ends_it(tmp_path: Path) -> None:
@@ -204,7 +209,7 @@ def test_the_plan_of_it_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     run_screen(jobs(*GRID, f"output_dir={tmp_path / 'o'}"), Way(Planted()), dry=True)
     told = capsys.readouterr().out
     assert "screening: 25 cells: 25 that predict each other, in 1 setting" in told
-    assert f"first the baseline on all 200 images, and {FIRST} cells until they are known to ±20 %" in told
+    assert f"first the baseline on all 200 images, and {ASKED} cells until they are known to ±20 %" in told
     assert not (tmp_path / "o").exists()
 
 
