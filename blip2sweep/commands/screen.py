@@ -46,8 +46,8 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     print_outcome(rounds, screening, frontier)
     if screening.failed:
         raise SweepFailed(
-            f"{many(len(screening.failed), 'cell')} failed and may be missing from the frontier; right: `blip2sweep retry "
-            f"{rounds.name}`, then the same command"
+            f"{many(len(screening.failed), 'cell')} failed and may be missing from the frontier; right: blip2sweep logs "
+            f"{rounds.keys[min(screening.failed)]}, and the same command tries again"
         )
 
 
@@ -138,8 +138,10 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
         say(
             f"no other cell is expected to keep {100 * MARGIN:g} % of the baseline more than one of these that is no larger"
         )
+    elif screening.failed:
+        say("no cell that has a result on all images is smaller than the baseline")
     else:
-        say("no cell is smaller or better than the baseline")
+        say("no cell is smaller than the baseline")
     where = (
         rounds.name
         if rounds.output_dir == Path("outputs")

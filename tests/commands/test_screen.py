@@ -184,6 +184,10 @@ def test_a_screening_that_ended_goes_on_and_runs_nothing_twice(
         screened(tmp_path, first)
     assert "what was seen is kept, and the same command goes on: blip2sweep screen" in capsys.readouterr().err
     screened(tmp_path, second)
+    told = capsys.readouterr().err
+    assert re.search(r"\d+ of 25 cells were looked at before, \d+ of them on all images", told)
+    assert "were there" not in told  # what the sweep has, and how many cells are planned again, is no news
+    assert "already done" not in told
     both = {k: [*first.launched.get(k, []), *second.launched.get(k, [])] for k in {**first.launched, **second.launched}}
     assert all(seen == sorted(set(seen)) for seen in both.values())  # only further, never the same again
     assert len([*tmp_path.glob("sweeps/*")]) == 1  # without a name the same words have the same one
@@ -193,7 +197,10 @@ def test_a_screening_that_ended_goes_on_and_runs_nothing_twice(
 def test_cells_that_fail_are_said_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     launch = Planted()
     launch.failing = {*_keys(tmp_path)[3:5]}
-    with pytest.raises(SweepFailed, match=r"2 cells failed and may be missing .* right: `blip2sweep retry screen-"):
+    with pytest.raises(
+        SweepFailed,
+        match=r"2 cells failed and may be missing .* right: blip2sweep logs \w{12}, and the same command tries again",
+    ):
         screened(tmp_path, launch)
     assert "cells looked at" in capsys.readouterr().out
 
