@@ -4,9 +4,11 @@
    where nothing is special. After each round all cells are predicted. A cell is *open* while its upper end is better by
    MARGIN than the best cell at most as large, among those that were looked at. Only open cells are suggested, weighed by
    what they may add to the frontier. The looks end when no cell is open.
-2. **Closer**, where no cell is open. A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
-   Those that would make the frontier see more images, and in the end all. It ends when there is neither.
+2. **Closer.** A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
+   Those that would make the frontier see more images, and in the end all, in one launch with the looks. Where no cell is
+   open, those that may make it do too, and some behind them. It ends when there is neither.
 
+A launch waits in a queue and loads the model, so there are few of them: rounds are large, and each cell has its own rule.
 So the cells on the frontier are whole, and no value of a cell that stopped is shown as one of them. What a cell keeps is
 a share of the baseline on the same images. Nothing is seen twice: a rule that is stricter goes on from where a cell is.
 """
@@ -26,10 +28,12 @@ from blip2sweep.console.remarks import many
 from blip2sweep.metrics.stopping import Rule
 
 HALF_WIDTHS = (0.2, 0.06, 0.03, 0.015)  # of the rules before a cell runs whole: the first is that of the looks
-FIRST, ROUND = 48, 40  # cells at random, and cells of each round: a launch costs more than some looks
+FIRST, ROUND = (16, 48), (10, 40)  # the fewest and the most cells at random, and of each round
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
 BEHIND = 2  # how many rows of contenders behind the first are seen closer with it
-OPEN, CONTENDS = 2.0, 1.8  # standard deviations of the upper ends: of cells not looked at, and of those not whole
+OPEN = 2.0  # standard deviations of the upper ends of cells that were not looked at
+# And of cells that are not whole, by the half width that they are asked for next, at least so many: what is cheap is generous.
+CONTENDS = ((0.05, 3.0), (0.025, 2.0), (0.0, 1.64))
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
 OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
@@ -99,7 +103,7 @@ class Screening:
         chosen = list[int]()
         for family in self.grid.families:
             inside[family.rows] = True
-            drawn = rng.permutation(family.rows[self.grid.smaller[family.rows]])[:FIRST]
+            drawn = rng.permutation(family.rows[self.grid.smaller[family.rows]])[: at_first(len(family.rows))]
             chosen += [int(i) for i in drawn]
         return [i for i in (*chosen, *np.flatnonzero(self.grid.smaller & ~inside).tolist()) if i not in self.seen]
 
@@ -111,7 +115,7 @@ class Screening:
         chosen = list[int]()
         for number, family in enumerate(self.grid.families):
             own = may[family.rows]
-            share = int(np.ceil(ROUND * own.sum() / max(may.sum(), 1)))
+            share = int(np.ceil(each_round(len(may)) * own.sum() / max(may.sum(), 1)))
             if own.any() and number in self.fits:
                 gain = improvement(belief, best)[family.rows]
                 picked = suggest(self.fits[number], family.noise, np.flatnonzero(~own).tolist(), share,
@@ -127,14 +131,18 @@ class Screening:
         there = self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
-        may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
+        deviations = [
+            next(z for w, z in CONTENDS if self._next(i) >= w) if there[i] else 0.0 for i in range(len(there))
+        ]
+        upper = belief.upper(np.array(deviations))
+        may = (upper > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
         found = {*self._ahead(belief.mean, best, may)}
         if open_left:
             return sorted(found)
-        found |= {*self._ahead(belief.upper(CONTENDS), best, may)}
+        found |= {*self._ahead(upper, best, may)}
         for _ in range(BEHIND):
             left = may & ~self._mask(found)
-            behind = [*self._ahead(belief.mean, best, left), *self._ahead(belief.upper(CONTENDS), best, left)]
+            behind = [*self._ahead(belief.mean, best, left), *self._ahead(upper, best, left)]
             found |= {i for i in behind if self._next(i)}
         return sorted(found)
 
@@ -187,6 +195,16 @@ class Screening:
         mask = np.zeros(len(self.grid.sizes), dtype=bool)
         mask[list(cells)] = True
         return mask
+
+
+def at_first(cells: int) -> int:
+    """How many of the cells of a family are looked at before anything is predicted: a quarter, as far as FIRST goes."""
+    return int(np.clip(cells // 4, *FIRST))
+
+
+def each_round(cells: int) -> int:
+    """How many of the cells of a grid are looked at in a round: a fifth, as far as ROUND goes."""
+    return int(np.clip(cells // 5, *ROUND))
 
 
 def _words(todo: Mapping[int, float]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from blip2sweep.analysis.screening import FIRST, HALF_WIDTHS, MARGIN, Screening
+from blip2sweep.analysis.screening import HALF_WIDTHS, MARGIN, Screening, at_first
 from blip2sweep.canonical import digest
 from blip2sweep.commands.cell_words import cell_overrides
 from blip2sweep.commands.plan import ONE_LINE, skipped
@@ -98,7 +98,7 @@ def described(rounds: Rounds, widths: Sequence[float]) -> list[str]:
     """What a screening would do, as far as that is known before."""
     cells, families = len(rounds.keys), rounds.grid.families
     predicted = sum(len(f.rows) for f in families)
-    first = sum(min(FIRST, len(f.rows)) for f in families) + cells - predicted
+    first = sum(min(at_first(len(f.rows)), len(f.rows)) for f in families) + cells - predicted
     seconds = float(rounds.grid.seconds.sum())
     of = [f"{predicted} that predict each other, in {many(len(families), 'setting')}"] if predicted else []
     of += [f"{cells - predicted} that nothing predicts, so all are looked at"] if predicted < cells else []

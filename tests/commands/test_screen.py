@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis import screening as screening_module
 from blip2sweep.commands import run as run_module
-from blip2sweep.commands import screen as screen_module
 from blip2sweep.commands.screen import half_widths, named, run_screen
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.errors import SweepFailed, UserError
@@ -83,11 +81,8 @@ class Planted:
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_scorers() -> Iterator[None]:
-    """And fewer cells at first than a grid of 26 has, so that some are chosen by what the others showed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
-        for module in (screening_module, screen_module):
-            patch.setattr(module, "FIRST", ASKED)
         yield
 
 
