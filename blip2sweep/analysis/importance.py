@@ -52,8 +52,8 @@ def importance(
 
 
 def _ranks(own: pd.DataFrame, draws: Draws | None) -> pd.Series:
-    """The rank of each block of one measure and part; 1 matters most, and of equal ones the first does."""
-    ordered = least_first(own.iloc[::-1], draws, "effect").iloc[::-1]
+    """The rank of each block of one measure and part that has an effect; 1 matters most, and of equal ones the first does."""
+    ordered = least_first(own[own["effect"].notna()].iloc[::-1], draws, "effect").iloc[::-1]
     return pd.Series(np.arange(1.0, len(ordered) + 1), index=ordered.index)
 
 

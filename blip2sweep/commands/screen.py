@@ -20,7 +20,7 @@ from blip2sweep.console.printing import console, say, tell
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.metrics.stopping import Rule
-from blip2sweep.planning.plan import PlannedJob
+from blip2sweep.planning.plan import Plan, PlannedJob
 from blip2sweep.planning.stopping import COMPARED, NONE, VERDICT, rule_of
 from blip2sweep.running.status import duration
 
@@ -36,6 +36,8 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     if dry:
         say(*described(rounds, widths))
         return
+    for line in left_out(rounds.plan):
+        say(line, err=True)
     screening = Screening(rounds.grid, rounds.run, widths, told=tell)
     try:
         screening.seen |= rounds.go_on()
@@ -94,6 +96,14 @@ def named(jobs: Sequence[PlannedJob], command: str) -> list[PlannedJob]:
 # ---- what is said
 
 
+def left_out(plan: Plan) -> list[str]:
+    """The cells that are skipped, those that cannot stop, and results that do not count, a line each."""
+    whole = (
+        f"on all images, whatever the rule: {n} ({why})" for why, n in plan.stopping.whole.items() if why != COMPARED
+    )
+    return [*skipped(plan), *whole, *filter(None, [plan.earlier])]
+
+
 def described(rounds: Rounds, widths: Sequence[float]) -> list[str]:
     """What a screening would do, as far as that is known before."""
     cells, families = len(rounds.keys), rounds.grid.families
@@ -106,13 +116,8 @@ def described(rounds: Rounds, widths: Sequence[float]) -> list[str]:
     look = f"until they are known to ±{100 * widths[0]:g} %" if can_stop else "on all images, as none of them can stop"
     done = f"; {len(rounds.plan.done)} of the cells and the baseline have results" if rounds.plan.done else ""
     return [
-        *skipped(rounds.plan),
+        *left_out(rounds.plan),
         f"screening: {many(cells, 'cell')}: {'; '.join(of)}",
-        *(
-            f"on all images whatever the rule: {n} ({why})"
-            for why, n in rounds.plan.stopping.whole.items()
-            if why != COMPARED
-        ),
         f"first the baseline on all {many(rounds.images, 'image')}, and {many(first, 'cell')} {look}; then those that may be on "
         "the frontier, by what they teach for each second",
         f"all {many(cells, 'cell')} on all images would take about {duration(seconds)} of one worker; how many are left "
