@@ -62,8 +62,9 @@ def least_first(rows: pd.DataFrame, draws: Draws | None, value: str = "drop") ->
         return rows.sort_values(value, kind="stable")
     every = rows.to_dict("records")
 
-    def further(i: int, j: int) -> float:
-        return _more(every[i], every[j], draws, value)
+    def further(i: int, j: int) -> int:
+        more = _more(every[i], every[j], draws, value)
+        return int(more > 0) - int(more < 0)
 
     return rows.iloc[sorted(range(len(rows)), key=cmp_to_key(further))]
 

@@ -50,10 +50,10 @@ def _importance(data: pd.DataFrame, metric: MetricText, draws: Draws | None) -> 
     groups = alone.groupby("part", sort=False)
     parts = [(str(p), least_first(own, draws, "effect").iloc[[0, -1]]) for p, own in groups if len(own) > 1]
     clauses = [
-        f"{part} least ({_block(ends.iloc[0])}) and most ({_block(ends.iloc[1])}){order_note(ends, draws, 'effect')}"
+        f"{part} least ({_block(ends.iloc[0].to_dict())}) and most ({_block(ends.iloc[1].to_dict())}){order_note(ends, draws, 'effect')}"
         for part, ends in parts
     ]
-    named = [f"{p} ({_block(own.iloc[0])})" for p, own in groups if len(own) == 1]
+    named = [f"{p} ({_block(own.iloc[0].to_dict())})" for p, own in groups if len(own) == 1]
     text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
     return text + _agreement(data)
 
@@ -76,7 +76,7 @@ def _cheapest(source: Source, data: pd.DataFrame, metric: MetricText) -> str:
     )
 
 
-def _block(row: Row | pd.Series) -> str:
+def _block(row: Row) -> str:
     return f"block {row['block']}: {_amount(row, 'effect', 'low', 'high')}"
 
 
