@@ -131,10 +131,7 @@ class Screening:
         there = self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
-        deviations = [
-            next(z for w, z in CONTENDS if self._next(i) >= w) if there[i] else 0.0 for i in range(len(there))
-        ]
-        upper = belief.upper(np.array(deviations))
+        upper = self._upper(belief)
         may = (upper > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
         found = {*self._ahead(belief.mean, best, may)}
         if open_left:
@@ -145,6 +142,13 @@ class Screening:
             behind = [*self._ahead(belief.mean, best, left), *self._ahead(upper, best, left)]
             found |= {i for i in behind if self._next(i)}
         return sorted(found)
+
+    def _upper(self, belief: Belief) -> Array:
+        """The upper end of what each cell keeps that was looked at, the higher the rougher it is to be known next."""
+        deviations = np.zeros(len(self.grid.sizes))
+        for i in self.seen:
+            deviations[i] = next(z for least, z in CONTENDS if self._next(i) >= least)
+        return belief.upper(deviations)
 
     def _ahead(self, values: Array, best: Array, may: Mask) -> list[int]:
         """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""
