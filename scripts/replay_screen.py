@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,12 +70,10 @@ class Images:
         order = np.random.default_rng(seed).permutation(len(study.base))
         self.arrays, self.base, self.looks = study.arrays[:, order], study.base[order], looks(len(order))
         self.seen: dict[int, int] = {}
-        self.launches = 0
 
-    def run(self, cells: Sequence[int], rule: Rule | None) -> dict[int, Seen]:
-        """What is known of cells once they stopped by a rule."""
-        self.launches += 1
-        return {i: self._until(i, rule) for i in cells}
+    def run(self, cells: Mapping[int, Rule | None]) -> dict[int, Seen]:
+        """What is known of cells once each stopped by its rule."""
+        return {i: self._until(i, rule) for i, rule in cells.items()}
 
     def _until(self, cell: int, rule: Rule | None) -> Seen:
         there = self.seen.get(cell, 0)
@@ -107,7 +105,8 @@ def below(study: Study, screened: Sequence[int]) -> float:
 
 
 class Outcome(NamedTuple):
-    """Of one order. images: as a share of all images of all cells, the baseline's among both. looked, whole: cells."""
+    """Of one order. images: as a share of all images of all cells, the baseline's among both. looked, whole: cells.
+    launches: with that of the baseline."""
 
     below: float
     images: float
@@ -124,7 +123,7 @@ def replay(study: Study, seed: int) -> Outcome:
     n = len(study.base)
     share = (sum(images.seen.values()) + n) / (n * (len(study.truth) + 1))
     whole = sum(s.whole for s in screening.seen.values())
-    return Outcome(below(study, screened), share, len(screening.seen), whole, images.launches)
+    return Outcome(below(study, screened), share, len(screening.seen), whole, screening.launches + 1)
 
 
 def main() -> None:
@@ -141,12 +140,12 @@ def main() -> None:
     for seed in range(asked.first, asked.first + asked.orders):
         found.append(one := replay(study, seed))
         print(f"order {seed}: {100 * one.images:.1f} % of the images, {one.looked} cells looked at, {one.whole} whole, "
-              f"{one.launches} rounds; at worst {100 * one.below:.2f} % below", flush=True)  # fmt: skip
+              f"{one.launches} launches; at worst {100 * one.below:.2f} % below", flush=True)  # fmt: skip
     holds = sum(one.below <= WITHIN for one in found)
     shares = [one.images for one in found]
     print(f"{holds} of {len(found)} orders hold; {100 * np.mean(shares):.1f} % of the images (at most {100 * max(shares):.1f} %), "
           f"{np.mean([o.looked for o in found]):.0f} cells looked at, {np.mean([o.whole for o in found]):.0f} whole, "
-          f"{np.mean([o.launches for o in found]):.0f} rounds")  # fmt: skip
+          f"{np.mean([o.launches for o in found]):.0f} launches")  # fmt: skip
 
 
 if __name__ == "__main__":

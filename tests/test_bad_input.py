@@ -130,6 +130,8 @@ CASES = {
     "a screening by a launcher of others": (["screen", "quant.bits=2,4", "hydra/launcher=basic"], ["right: local or slurm"]),
     "a screening by a sweeper of others": (["screen", "hydra/sweeper=basic"], ["hydra/sweeper=basic", "right: screen without it"]),
     "a screening of an unknown key": (["screen", "--plan", "quant.bit=2"], ["quant.bit", "did you mean"]),
+    "a screening of an unknown task": (["screen", "quant.bits=2,3", "task=nope"], ["task=nope: no such task", "did you mean"]),
+    "a screening of one cell": (["screen"], ["screen: one cell beside the baseline", "right: several values"]),
     "a verb without its argument": (["logs"], ["logs: Missing argument 'key'"]),
     "an export of no cell": (["export", "--to", "openvino", "x"], ["export: no cell", "right: such as blip2sweep export KEY"]),
     "an export to an unknown format": (["export", "ab", "--to", "gguf", "x"], ["--to gguf: no such format"]),

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from blip2sweep.analysis.blocks import ONE, sensitivity, with_intervals
 from blip2sweep.analysis.cell_row import number
+from blip2sweep.analysis.common_images import least_first
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import entries
 from blip2sweep.analysis.steps import DROP, dropped_blocks
@@ -44,10 +45,16 @@ def importance(
     if not told:
         return pd.DataFrame(columns=COLUMNS)
     frame = pd.concat([*told, *_quantized(cells, metric, draws, anatomy)], ignore_index=True)
-    ranks = frame.groupby(["measure", "part"])["effect"].rank(ascending=False, method="first")
+    ranks = pd.concat([_ranks(own, draws) for _, own in frame.groupby(["measure", "part"])])
     order = {p: i for i, p in enumerate(anatomy.parts)}
     frame = frame.assign(rank=ranks)[COLUMNS]
     return frame.sort_values("part", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+
+
+def _ranks(own: pd.DataFrame, draws: Draws | None) -> pd.Series:
+    """The rank of each block of one measure and part that has an effect; 1 matters most, and of equal ones the first does."""
+    ordered = least_first(own[own["effect"].notna()].iloc[::-1], draws, "effect").iloc[::-1]
+    return pd.Series(np.arange(1.0, len(ordered) + 1), index=ordered.index)
 
 
 def _dropped(cells: pd.DataFrame, metric: str, anatomy: Anatomy) -> Iterator[dict[str, object]]:

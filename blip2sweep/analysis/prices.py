@@ -70,7 +70,12 @@ class States:
         """The widths of the smallest cell whose drop is at most margin × baseline."""
         base = self.known[self.full]
         within = [w for w, s in self.known.items() if s.drop <= margin * abs(base.value)]
-        return min(within or [self.full], key=lambda w: (self.known[w].model_bytes, self.known[w].drop))
+        least = min((self.known[w].model_bytes for w in within), default=0.0)
+        alike = sorted((w for w in within if self.known[w].model_bytes == least), key=lambda w: self.known[w].drop)
+        best = alike[0] if alike else self.full
+        for other in alike[1:]:
+            best = other if self.lost(self.known[best], self.known[other]) < 0 else best
+        return best
 
     def of(self, key: str) -> Widths | None:
         """The widths of the cell of a key; None where its parts are not whole."""

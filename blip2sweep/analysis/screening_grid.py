@@ -90,7 +90,7 @@ class Belief:
     mean: Array
     deviation: Array
 
-    def upper(self, deviations: float) -> Array:
+    def upper(self, deviations: float | Array) -> Array:
         """The upper end of what each cell keeps."""
         return self.mean + deviations * self.deviation
 

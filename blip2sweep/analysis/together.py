@@ -15,6 +15,7 @@ import pandas as pd
 from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.common_images import lost_on_common, resampled_on_common
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry, calibrates, entries
 from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks, of_kind
@@ -58,7 +59,7 @@ def together(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: Ana
     low, high, misleads`.
 
     by: what the pieces are (*blocks*, *parts* or *steps*). pieces: in words, the keys being left out. together: the
-    cell's drop; sum: of the drops of its n pieces; excess: together − sum, with the 95 % percentile interval of the
+    cell's drop; sum: of the drops of its n pieces, all on the images that they share where one of them stopped; excess: together − sum, with the 95 % percentile interval of the
     shared resamples. misleads: whether the interval leaves out 0; None where there is none. A step on layers is the
     same piece where it does the same to the layers that are left, calibrated on the same samples. Cells that are
     recovered, or stopped with a verdict, are left out. Of cells that differ in the calibration seed alone the one of the lowest seed has a row.
@@ -122,12 +123,16 @@ def _alone(cell: _Cell, kind: str, known: Sequence[_Cell]) -> _Cell | None:
 
 
 def _compared(cell: _Cell, pieces: Sequence[_Cell], metric: str, draws: Draws | None) -> dict[str, object]:
-    column = f"drop_{metric}"
-    whole, total = number(cell.row, column), sum(number(c.row, column) for c in pieces)
+    column, keys = f"drop_{metric}", [cell.key, *(c.key for c in pieces)]
+    lost = [number(c.row, column) for c in (cell, *pieces)]
     low = high = np.nan
-    if draws is not None and all(c.key in draws for c in (cell, *pieces)):
+    if draws is not None and all(k in draws for k in keys):
+        if draws.seen.keys() & {*keys}:
+            found = lost_on_common(draws, keys)
+            lost, draws = [found[k] for k in keys], resampled_on_common(draws, keys)
         sampled = draws.drop(cell.key) - draws.drops([c.key for c in pieces]).sum(axis=0)
         low, high = (float(end[0]) for end in percentile(sampled[None]))
+    whole, total = lost[0], sum(lost[1:])
     return {
         "key": cell.key, "what": cell.row["what"], "pieces": "; ".join(str(c.row["what"]) for c in pieces),
         "n": len(pieces), "together": whole, "sum": total, "excess": whole - total, "low": low, "high": high,

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2sweep.console.bar import verbose
@@ -32,14 +31,10 @@ FIRST, LAST = 32, 8  # cells that a plan of more lists
 PLAN_SECONDS = 20.0  # that a plan waits for Slurm: without slurm.conf its commands try for a minute
 
 
-def announce(plan: Plan, screen: Console) -> None:
+def announce(plan: Plan) -> None:
     """Print how many cells there are, and which are skipped and why."""
-    if not verbose():
-        return
-    for line in plan.remarks:
-        screen.print(line, soft_wrap=True)
-    for line in skipped(plan):
-        screen.print(f"  {line}", soft_wrap=True)
+    if verbose():
+        say(*plan.remarks, *(f"  {line}" for line in skipped(plan)), err=True)
 
 
 def skipped(plan: Plan) -> list[str]:

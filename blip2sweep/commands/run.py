@@ -25,7 +25,7 @@ from blip2sweep.commands.run_checks import (
     times,
 )
 from blip2sweep.console.bar import verbose
-from blip2sweep.console.printing import console, say
+from blip2sweep.console.printing import say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.machine.devices import Devices
@@ -82,6 +82,7 @@ def run_sweep(
     devices: Callable[[], Devices | None] = lambda: None,
     command: str | None = None,
     printed: bool = True,
+    one_of: Callable[[Plan], Plan] | None = None,
 ) -> Outcome:
     """Plan the jobs, launch the cells without a result, collect and print. Settings that belong to no cell come from
     the first job.
@@ -89,14 +90,17 @@ def run_sweep(
     begun: the files of sweeps that the caller has launched before and goes on with; this sweep's file is added. check:
     raises UserError for a plan that cannot be launched, before anything is printed or written. devices: as `plan_sweep`
     takes them. command: what the sweep is said to come from; None: this process's own. printed: whether its table is.
+    one_of: makes of the plan what is launched now, of a caller that launches many times and says itself what it does.
     """
     config, command = jobs[0].config, own_command() if command is None else command
     output_dir = Path(config["output_dir"])
     begun = set() if begun is None else begun
     plan, ledger = plan_sweep(jobs, begun, devices, command)
     check(plan)
-    screen = console(err=True)
-    announce(plan, screen)
+    if one_of:
+        plan = one_of(plan)
+    else:
+        announce(plan)
     sweep = new_sweep(plan, command, config.get("sweep_name"), ledger)
     go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
@@ -107,8 +111,8 @@ def run_sweep(
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.to_launch:
         sweep.write(output_dir)
-        if verbose():
-            screen.print("nothing to run: every cell is in the ledger")
+        if verbose() and not one_of:
+            say("nothing to run: every cell is in the ledger", err=True)
     with term_as_ctrl_c():
         if plan.to_launch and not launch(plan, sweep, output_dir):
             return Outcome(plan, sweep, output_dir, {}, {}, detached=True)

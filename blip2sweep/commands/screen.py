@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from blip2sweep.analysis.screening import FIRST, HALF_WIDTHS, MARGIN, Screening
+from blip2sweep.analysis.screening import HALF_WIDTHS, MARGIN, Screening, at_first
 from blip2sweep.canonical import digest
 from blip2sweep.commands.cell_words import cell_overrides
-from blip2sweep.commands.plan import ONE_LINE
+from blip2sweep.commands.plan import ONE_LINE, skipped
 from blip2sweep.commands.run import own_command
 from blip2sweep.commands.screen_rounds import Rounds, Way
 from blip2sweep.console.printing import cell as shown_cell
@@ -20,8 +20,8 @@ from blip2sweep.console.printing import console, say, tell
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.metrics.stopping import Rule
-from blip2sweep.planning.plan import PlannedJob
-from blip2sweep.planning.stopping import NONE, VERDICT, rule_of
+from blip2sweep.planning.plan import Plan, PlannedJob
+from blip2sweep.planning.stopping import COMPARED, NONE, VERDICT, rule_of
 from blip2sweep.running.status import duration
 
 
@@ -36,10 +36,11 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     if dry:
         say(*described(rounds, widths))
         return
-    rounds.go_on()
+    for line in left_out(rounds.plan):
+        say(line, err=True)
     screening = Screening(rounds.grid, rounds.run, widths, told=tell)
     try:
-        screening.seen |= rounds.before()
+        screening.seen |= rounds.go_on()
         frontier = screening()
     except (KeyboardInterrupt, SystemExit):
         tell(f"what was seen is kept, and the same command goes on: blip2sweep screen {command}")
@@ -47,8 +48,8 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     print_outcome(rounds, screening, frontier)
     if screening.failed:
         raise SweepFailed(
-            f"{many(len(screening.failed), 'cell')} failed and may be missing from the frontier; right: `blip2sweep retry "
-            f"{rounds.name}`, then the same command"
+            f"{many(len(screening.failed), 'cell')} failed and may be missing from the frontier; right: blip2sweep logs "
+            f"{rounds.keys[min(screening.failed)]}, and the same command tries again"
         )
 
 
@@ -75,6 +76,11 @@ def half_widths(jobs: Sequence[PlannedJob]) -> tuple[float, ...]:
         raise UserError(
             f"--rerun {config['rerun'][0]}: screen chooses what it runs; right: the same words without screen"
         )
+    if section.get("tolerance") is not None:
+        raise UserError(
+            f"evaluation.tolerance={section['tolerance']}: screen stops cells that are known, by evaluation.half_width; right: "
+            f"leave it out, or evaluation.half_width={section['tolerance']}"
+        )
     rule = rule_of({"evaluation": {**section, "stop": "known"}})
     if rule is None or section.get("half_width") is None:
         return HALF_WIDTHS
@@ -90,21 +96,33 @@ def named(jobs: Sequence[PlannedJob], command: str) -> list[PlannedJob]:
 # ---- what is said
 
 
+def left_out(plan: Plan) -> list[str]:
+    """The cells that are skipped, those that cannot stop, and results that do not count, a line each."""
+    whole = (
+        f"on all images, whatever the rule: {n} ({why})" for why, n in plan.stopping.whole.items() if why != COMPARED
+    )
+    return [*skipped(plan), *whole, *filter(None, [plan.earlier])]
+
+
 def described(rounds: Rounds, widths: Sequence[float]) -> list[str]:
     """What a screening would do, as far as that is known before."""
     cells, families = len(rounds.keys), rounds.grid.families
     predicted = sum(len(f.rows) for f in families)
-    first = sum(min(FIRST, len(f.rows)) for f in families) + cells - predicted
+    first = sum(min(at_first(len(f.rows)), len(f.rows)) for f in families) + cells - predicted
     seconds = float(rounds.grid.seconds.sum())
-    alone = f"; {cells - predicted} are of no recipe that is predicted, and all looked at" if predicted < cells else ""
+    of = [f"{predicted} that predict each other, in {many(len(families), 'setting')}"] if predicted else []
+    of += [f"{cells - predicted} that nothing predicts, so all are looked at"] if predicted < cells else []
+    can_stop = rounds.plan.stopping.request and rounds.plan.stopping.request["images"]
+    look = f"until they are known to ±{100 * widths[0]:g} %" if can_stop else "on all images, as none of them can stop"
+    done = f"; {len(rounds.plan.done)} of the cells and the baseline have results" if rounds.plan.done else ""
     return [
-        *rounds.plan.remarks,
-        f"screening: {many(cells, 'cell')} in {many(len(families), 'setting')} that predict each other{alone}",
-        f"first the baseline on all images, and {many(first, 'cell')} until they are known to ±{100 * widths[0]:g} %; then "
-        "those that may be on the frontier, by what they teach for each second",
+        *left_out(rounds.plan),
+        f"screening: {many(cells, 'cell')}: {'; '.join(of)}",
+        f"first the baseline on all {many(rounds.images, 'image')}, and {many(first, 'cell')} {look}; then those that may be on "
+        "the frontier, by what they teach for each second",
         f"all {many(cells, 'cell')} on all images would take about {duration(seconds)} of one worker; how many are left "
-        "out is decided by results",
-        f"sweep: {rounds.name}",
+        "out is decided by results. Each round is a launch of its own, which loads the model",
+        f"sweep: {rounds.name}{done}",
     ]
 
 
@@ -115,7 +133,7 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
     share = seen / (rounds.images * (len(rounds.keys) + 1))
     say(
         f"{len(screening.seen)} of {many(len(rounds.keys), 'cell')} looked at, {whole} of them on all {rounds.images} images; "
-        f"with the baseline {100 * share:.1f} % of the images of a full sweep"
+        f"with the baseline {100 * share:.1f} % of the images of a full sweep, whichever command ran them"
     )
     if frontier:
         screen = console(soft_wrap=True)
@@ -123,10 +141,12 @@ def print_outcome(rounds: Rounds, screening: Screening, frontier: Sequence[int])
             screen.width = ONE_LINE
         screen.print(_table(rounds, frontier))
         say(
-            f"every other cell is expected to be less than {100 * MARGIN:g} % of the baseline better than one at most as large"
+            f"no other cell is expected to keep {100 * MARGIN:g} % of the baseline more than one of these that is no larger"
         )
+    elif screening.failed:
+        say("no cell that has a result on all images is smaller than the baseline")
     else:
-        say("no cell is smaller or better than the baseline")
+        say("no cell is smaller than the baseline")
     where = (
         rounds.name
         if rounds.output_dir == Path("outputs")

@@ -17,20 +17,24 @@ from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.predict import competing
 from blip2sweep.analysis.recipes import entries, is_further
 from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
-from blip2sweep.commands.run import Launch, Outcome, failures, plan_sweep, run_sweep
-from blip2sweep.console.printing import tell
+from blip2sweep.commands.plan import skipped
+from blip2sweep.commands.run import Launch, failures, name_in_use, plan_sweep, run_sweep
+from blip2sweep.console.printing import say, tell
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.machine.devices import Devices
 from blip2sweep.metrics import METRICS, images
 from blip2sweep.metrics.stopping import Rule
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.plan import Plan, PlannedJob
+from blip2sweep.planning.plan import Plan, PlannedJob, baselines_alone
 from blip2sweep.recipe.setting import one_scheme, setting
 from blip2sweep.results.latest import read_table
-from blip2sweep.results.sweeps import Sweep, read_sweep
+from blip2sweep.results.sweeps import is_forgotten, read_sweep
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import queue_state
+
+FEWEST = 2  # cells to choose among
 
 
 class Way(NamedTuple):
@@ -64,15 +68,26 @@ class Rounds:
     def planned(cls, jobs: Sequence[PlannedJob], way: Way, command: str, rule: Rule) -> Rounds:
         """Plan all cells of the grid. rule: of the looks. Raises UserError for one that cannot be screened. Nothing is
         written."""
-        plan, ledger = plan_sweep([_by(job, rule) for job in jobs], (), way.devices, command)
+        config = jobs[0].config
+        output_dir, name = Path(config["output_dir"]), str(config["sweep_name"])
+        own_file = output_dir / "sweeps" / name / "sweep.json"
+        plan, ledger = plan_sweep([_by(job, rule) for job in jobs], [own_file], way.devices, command)
+        told = name_in_use(output_dir, name, plan, (), command)  # refuses the name of another grid
+        if told and not set(read_sweep(own_file).keys) <= set(plan.cells):
+            say(told, err=True)
         way.check(plan)
         base = _only_baseline(plan)
         own: dict[str, list[PlannedJob]] = {}
         for key, job in zip(plan.keys, plan.jobs, strict=True):
             if key is not None and key != base.key:
                 own.setdefault(key, []).append(job)
-        if not own:
-            raise UserError("screen: no cell but the baseline; right: values of quant.bits, part … to choose among")
+        if len(own) < FEWEST:
+            there = "one cell beside" if own else "no cell but"
+            why = f" (left out: {'; '.join(skipped(plan))})" if plan.reasons else ""
+            raise UserError(
+                f"screen: {there} the baseline{why}, and it chooses among several; right: several values, such as "
+                f"quant.bits=2,3,4,8 part=vision,language,all"
+            )
         cells = [plan.cells[key] for key in own]
         columns = [cell.columns() for cell in cells]
         seconds = expected_seconds([cell.job() for cell in cells], ledger)
@@ -97,7 +112,9 @@ class Rounds:
     def draws(self) -> Draws:
         """Raises SweepFailed before the baseline has a result."""
         if self.known is None:
-            raise SweepFailed(f"the baseline has no result; right: blip2sweep logs {self.plan.baselines[0]}")
+            raise SweepFailed(
+                f"the baseline has no result; right: blip2sweep logs {self.plan.baselines[0]}, and the same command again"
+            )
         return self.known
 
     @property
@@ -108,53 +125,55 @@ class Rounds:
     def _folder(self) -> Path:
         return self.output_dir / "sweeps" / self.name
 
-    def go_on(self) -> None:
-        """Join what an earlier process of the same screening began, and wait for jobs that it left running."""
+    def go_on(self) -> dict[int, Seen]:
+        """Join what an earlier process of the same screening began, wait for jobs that it left running, and return what the
+        ledger knows of the cells, whoever ran them. {} where the baseline has no result yet."""
         path = self._folder / "sweep.json"
-        if not path.exists():
-            return
-        sweep = read_sweep(path)
-        if set(sweep.keys) <= set(self.plan.cells):
-            self.begun.add(path)
-        if queue_state(sweep, self.output_dir).packs:
-            tell(f"sweep {self.name}: jobs of its last round are there, and waited for")
-            follow(self.output_dir, sweep)
-
-    def before(self) -> dict[int, Seen]:
-        """What the ledger knows of the cells before anything is run. {} where the baseline has no result yet."""
+        if path.exists() and not is_forgotten(self.output_dir, sweep := read_sweep(path)):
+            if set(sweep.keys) <= set(self.plan.cells):
+                self.begun.add(path)
+            if queue_state(sweep, self.output_dir).packs:
+                tell(f"sweep {self.name}: jobs of its last round are there, and waited for")
+                follow(self.output_dir, sweep)
+                self.plan, _ = plan_sweep(self.plan.jobs, [path], self.way.devices, self.command)
         there = [i for i, key in enumerate(self.keys) if key in self.plan.done]
-        return self.run(there, self.rule) if there and self.plan.baselines[0] in self.plan.done else {}
+        if not there or self.plan.baselines[0] not in self.plan.done:
+            return {}
+        seen = self.run(dict.fromkeys(there, self.rule))
+        whole = sum(s.whole for s in seen.values())
+        tell(f"{len(seen)} of {many(len(self.keys), 'cell')} were looked at before, {whole} of them on all images")
+        return seen
 
-    def run(self, cells: Sequence[int], rule: Rule | None) -> dict[int, Seen]:
-        """Run cells of the grid, and return what is known of all that were seen. The baseline is run alone before the
-        first of them, because they stop once they are compared with it.
+    def run(self, cells: Mapping[int, Rule | None]) -> dict[int, Seen]:
+        """Run cells of the grid in one launch, each until it stops by its rule (None: on all images), and return what is
+        known of all that were seen. The baseline is run alone before the first of them, because they stop once they are
+        compared with it.
 
         Raises SweepFailed where the baseline has no result, and UserError where nothing can be a share of it.
         """
-        asked = [_by(job, rule) for i in cells for job in self.jobs[self.keys[i]]]
+        asked = [_by(job, rule) for i, rule in cells.items() for job in self.jobs[self.keys[i]]]
         if self.known is None and self.plan.baselines[0] not in self.plan.done:
-            self._launch(asked, self._baseline_alone)
+            tell(f"first the baseline, on all {many(self.images, 'image')}")
+            self._launch(asked, baselines_alone)
             self._check_baseline()
-        if failed := failures(self._launch(asked, self.way.launch)):
+        if failed := self._launch(asked, lambda plan: plan):
             tell(failed)
         self._check_baseline()
         return self._seen()
 
-    def _launch(self, jobs: Sequence[PlannedJob], launch: Launch) -> Outcome:
-        outcome = run_sweep(jobs, launch, self.begun, self.way.check, self.way.devices, self.command, False)
+    def _launch(self, jobs: Sequence[PlannedJob], one_of: Callable[[Plan], Plan]) -> str | None:
+        """Launch jobs, or of their plan what `one_of` says, and read the tables. Returns what is said of cells that
+        failed."""
+        way = self.way
+        outcome = run_sweep(jobs, way.launch, self.begun, way.check, way.devices, self.command, False, one_of)
         if self.plan.baselines[0] in outcome.values:  # else there may be no row to read
             self.table = finished(read_table(self._folder / "table.parquet"))
             self.known = load_draws(self.output_dir, self.table, self.metric, resampled=False)
-        return outcome
+        return failures(outcome)
 
     def _check_baseline(self) -> None:
         """Raise SweepFailed where it has no result, and UserError where its metric is no number above 0."""
         competing(self.table, self.draws.metric.name)
-
-    def _baseline_alone(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
-        """Launch the baseline of a plan; all cells where another sweep has done it meanwhile."""
-        only = replace(plan, cells={key: plan.cells[key] for key in plan.baselines})
-        return self.way.launch(only if only.to_launch else plan, sweep, output_dir)
 
     def _seen(self) -> dict[int, Seen]:
         draws, metric = self.draws, METRICS[self.metric]

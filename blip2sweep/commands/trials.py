@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from blip2sweep.analysis.stopped import stopped
 from blip2sweep.commands.run import Outcome
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
@@ -81,4 +82,7 @@ def print_trials(tried: Sequence[Trial], output_dir: Path) -> None:
     if found is None:
         say("no trial has a value")
         return
-    say(f"best of {len(tried)} trials: {found.metric} {found.value:.4g}, cell {found.key}: {' '.join(found.overrides)}")
+    unlike = "; some stopped, so these values are of unlike images" if stopped(table).any() else ""
+    say(
+        f"best of {len(tried)} trials: {found.metric} {found.value:.4g}, cell {found.key}: {' '.join(found.overrides)}{unlike}"
+    )

@@ -20,7 +20,9 @@ from blip2sweep.planning.stopping import Stopping, stopping_of, with_results
 from blip2sweep.planning.timed import Timed
 from blip2sweep.planning.unused import why_unused
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.stopped import asked
 from blip2sweep.results.table import older
+from blip2sweep.wire.pack import Settings
 
 # Config keys that have to be used by at least one cell. All others (model, task, output_dir, …) are used by every cell.
 OPTIONAL = ("drop_blocks", "sparsity", "recover")  # steps that a cell may lack: `none` says so
@@ -109,8 +111,8 @@ def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] =
     _add_cells(plan, resolved)
     plan.again = {_full_key(short, plan) for short in rerun}
     stopping = stopping_of(plan, jobs[0].config if jobs else {}, plan.again)
-    request = dict.fromkeys(stopping.request["images"] if stopping.request else (), stopping.request)
-    plan.done = {k for k in plan.cells if k not in plan.again and ledger.done(k, request=request.get(k))}
+    told: Settings = {"stop": stopping.request} if stopping.request else {}
+    plan.done = {k for k in plan.cells if k not in plan.again and ledger.done(k, request=asked(told, k))}
     plan.stopping = with_results(stopping, plan, ledger)
     plan.earlier = older(ledger.results())
     return plan
@@ -162,6 +164,14 @@ def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
     serves = {plan.cells[k].baseline().key: overrides for k, overrides in reversed(requested.items())}
     asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.to_launch)
     return [overrides for overrides in asked if overrides]
+
+
+def baselines_alone(plan: Plan) -> Plan:
+    """The plan of the baselines of a plan and of nothing else. The whole plan where there is none of them to run."""
+    only = Plan(
+        cells={k: plan.cells[k] for k in plan.baselines}, baselines=plan.baselines, jobs=plan.jobs, done=plan.done
+    )
+    return only if only.to_launch else plan
 
 
 def single_batches(plan: Plan) -> list[list[tuple[str, ...]]]:

@@ -11,7 +11,7 @@ from blip2sweep.backends.backend import in_rounds
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
-from blip2sweep.metrics.stopping import FIRST, Rule, can_stop
+from blip2sweep.metrics.stopping import FIRST, Rule, can_stop, is_stricter
 from blip2sweep.planning.cell import Cell
 from blip2sweep.recipe.compact import targets
 from blip2sweep.results.ledger import Ledger
@@ -79,6 +79,8 @@ class Stopping:
 
 def _told(request: StopRequest, whole: Mapping[str, int]) -> str:
     margin = f"{100 * request['margin']:g} %"
+    if several := {request["margin"], *request.get("margins", {}).values()} if request.get("margins") else ():
+        margin = f"{100 * min(several):g} to {100 * max(several):g} %"
     known, verdict = f"known to ±{margin} of the baseline", f"they surely lose less than {margin}, or surely more"
     others = "; on all images: " + ", ".join(f"{n} ({why})" for why, n in whole.items()) if whole else ""
     may = f"{many(len(request['images']), 'cell')} may stop, once {known if request['stop'] == KNOWN else verdict}"
@@ -86,19 +88,38 @@ def _told(request: StopRequest, whole: Mapping[str, int]) -> str:
 
 
 def stopping_of(plan: Plan, config: Mapping[str, object], again: Collection[str]) -> Stopping:
-    """Which cells of a plan may stop. again: keys of cells that are computed again although they are done."""
-    rule = rule_of(config)
-    if rule is None:
+    """Which cells of a plan may stop, each by the rule of its own jobs. again: keys of cells that are computed again although
+    they are done. Raises UserError for jobs of both kinds of rules."""
+    rules = _rules(plan)
+    asked = {rule for rule in rules.values() if rule}
+    if not asked:
         return Stopping()
+    if len(kinds := {rule.stop for rule in asked}) > 1:
+        raise UserError(
+            f"evaluation.stop={','.join(sorted(kinds))}: cells of one sweep stop by one rule; right: one of them"
+        )
     compared, whole, images = {*plan.baselines, *plan.controls}, Counter[str](), dict[str, int]()
     floor = bool(cast("Mapping[str, object]", config.get("analysis") or {}).get("noise_floor"))
     for key, cell in plan.cells.items():
         why = COMPARED if key in compared else "--rerun" if key in again else why_whole(cell, floor)
-        if why:
-            whole[why] += 1
+        if why or rules.get(key) is None:
+            whole[why or f"evaluation.stop={NONE}"] += 1
         else:
             images[key] = len(cell.task.images)
-    return Stopping({"stop": rule.stop, "margin": rule.margin, "images": images}, whole)
+    first = rule_of(config) or next(iter(asked))
+    own = {key: rule.margin for key, rule in rules.items() if rule and key in images and rule.margin != first.margin}
+    request: StopRequest = {"stop": first.stop, "margin": first.margin, "images": images}
+    return Stopping({**request, "margins": own} if own else request, whole)
+
+
+def _rules(plan: Plan) -> dict[str, Rule | None]:
+    """{key: the rule of its jobs, of several the strictest}."""
+    found = dict[str, Rule | None]()
+    for key, job in zip(plan.keys, plan.jobs, strict=True):
+        if key is not None:
+            rule = rule_of(job.config)
+            found[key] = rule if key not in found or is_stricter(rule, found[key]) else found[key]
+    return found
 
 
 def with_results(stopping: Stopping, plan: Plan, ledger: Ledger) -> Stopping:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.common_images import least_first, order_note
 from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.analysis.stopped import level_mark
 from blip2sweep.reporting.metric_text import MetricText, metric_text
@@ -64,8 +65,10 @@ def without_widths(source: Source) -> list[Answer]:
     touched = source.cells[source.cells["part"] != "none"].dropna(subset=[f"drop_{source.metric}"])
     if touched.empty:
         return []
-    least = touched.sort_values(f"drop_{source.metric}").iloc[0]
-    more = f"Of {len(touched)} recipes it loses least in {metric_text(source.metric).label}."
+    drop = f"drop_{source.metric}"
+    ranked = least_first(touched, source.draws, drop)
+    least, note = ranked.iloc[0], order_note(ranked, source.draws, drop)
+    more = f"Of {len(touched)} recipes it loses least in {metric_text(source.metric).label}{note}."
     what = Answer(WHAT, str(least["recipe"]), more, "cells")
     found = shipped(source) if source.draws is not None else []
     return [what, *(_ships(source, found[0]) if found else _lost_by(source, least))]

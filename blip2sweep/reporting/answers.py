@@ -11,6 +11,8 @@ import math
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.common_images import least_first, order_note
+from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import MARGIN, too_few
 from blip2sweep.metrics import fewest_images
 from blip2sweep.reporting.answer import COST, HOW_FAR, WHAT, Answer, keeps, listed, without_widths
@@ -38,17 +40,17 @@ def answers(source: Source, curves: pd.DataFrame, figures: list[Figure]) -> list
     if told is None:
         return without_widths(source)
     blocks = next(f.data for f in figures if f.name == "blocks")
-    return [_what(told, blocks), _how_far(told), _cost(told)]
+    return [_what(told, blocks, source.draws), _how_far(told), _cost(told)]
 
 
 # ---- what
 
 
-def _what(told: Told, blocks: pd.DataFrame) -> Answer:
+def _what(told: Told, blocks: pd.DataFrame, draws: Draws | None) -> Answer:
     single = told.curves[~told.curves["parts"].str.contains("+", regex=False)]
     if single["parts"].nunique() < 2:
         more = "No two parts were run alone, so which bears most is not known."
-        return Answer(WHAT, f"Run here: {told.parts}", more + told.only + _block(blocks, told.metric), "dropoff")
+        return Answer(WHAT, f"Run here: {told.parts}", more + told.only + _block(blocks, told.metric, draws), "dropoff")
     lowest = single.drop_duplicates("parts").sort_values(["lowest", "parts"])
     clear, none = lowest.dropna(subset=["lowest"]), list(lowest.loc[lowest["lowest"].isna(), "parts"])
     short = (
@@ -57,27 +59,27 @@ def _what(told: Told, blocks: pd.DataFrame) -> Answer:
     safe = ", ".join(f"{r['parts']} down to {r['lowest']:g} bits" for r in clear.to_dict("records"))
     text = f"With less than {MARGIN:.0%} lost: {safe}. " if safe else ""
     text += f"Shown at no width that was run: {listed('+'.join(none))}. " if safe and none else ""
-    return Answer(
-        WHAT, short, text + _extremes(single, told.metric) + told.only + _block(blocks, told.metric), "dropoff"
-    )
+    text += _extremes(single, told.metric, draws) + told.only + _block(blocks, told.metric, draws)
+    return Answer(WHAT, short, text, "dropoff")
 
 
-def _extremes(single: pd.DataFrame, metric: MetricText) -> str:
+def _extremes(single: pd.DataFrame, metric: MetricText, draws: Draws | None) -> str:
     """Of the parts alone, at the lowest width that most of them have and that one of them bears: the one that loses
     least, and most."""
     by = single.assign(lost=single["drop"] / single["baseline"].abs()).groupby("width")
     most = by["parts"].nunique() == by["parts"].nunique().max()
     borne = by["lost"].min()[most] <= FINE
     width = borne[borne].index.min() if borne.any() else borne.index.min()
-    own = single[single["width"] == width].sort_values("drop")
+    own = least_first(single[single["width"] == width], draws)
     first, last = own.iloc[0].to_dict(), own.iloc[-1].to_dict()
     worst = f"; {last['parts']} is worst and {keeps(last, metric)}" if len(own) > 1 else ""
-    return f"At {first['width']:g} bits {first['parts']} is best and {keeps(first, metric)}{worst}."
+    ends = order_note(own.iloc[[0, -1]], draws) if len(own) > 1 else ""
+    return f"At {first['width']:g} bits {first['parts']} is best and {keeps(first, metric)}{worst}{ends}."
 
 
-def _block(data: pd.DataFrame, metric: MetricText) -> str:
+def _block(data: pd.DataFrame, metric: MetricText, draws: Draws | None) -> str:
     """The block to be careful with, where its band lies above 0."""
-    worst = worst_first(data)
+    worst = worst_first(data, draws)
     row = worst.iloc[0].to_dict() if len(worst) else {}
     if not row or not number(row, "band_low") > 0:
         return ""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cells import headline, quantized
+from blip2sweep.analysis.common_images import least_first
+from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.prices import HERE, prices
 from blip2sweep.analysis.stopped import level_mark
@@ -71,10 +73,10 @@ def _by_bits(
 ) -> Iterator[str]:
     """The sentences on what is quantized and nothing else."""
     frames, ordered = {f.name: f.data for f in figures}, settings(curves)
-    yield _breaks(curves, ordered, metric) + reached(headline(source.cells))
+    yield _breaks(curves, ordered, metric, source.draws) + reached(headline(source.cells))
     costs = _costs(source, frames["prices"], ordered, named_cell(source, curves))
-    yield which_part(curves, frames["shapley"], ordered, metric, base) + costs
-    if blocks := worst_blocks(frames["blocks"], metric):
+    yield which_part(curves, frames["shapley"], ordered, metric, base, source.draws) + costs
+    if blocks := worst_blocks(frames["blocks"], metric, source.draws):
         yield blocks
     yield _safe(curves, ordered)
 
@@ -96,17 +98,17 @@ def _clauses(ordered: Iterable[str], clause: Callable[[str], str]) -> str:
 # ---- where it breaks
 
 
-def _breaks(curves: pd.DataFrame, ordered: list[str], metric: MetricText) -> str:
+def _breaks(curves: pd.DataFrame, ordered: list[str], metric: MetricText, draws: Draws | None) -> str:
     if not ordered:
         there = f"no drop-off of {metric.label}" if metric.higher_is_better else f"nothing of {metric.label}"
         return f"No whole part was run at one width: there is {there} to see yet."
     lines = curves[~curves["point"]].dropna(subset=["retained"])
     own = {s: lines[lines["setting"] == s] for s in ordered}
-    text = f"{_first_broken(own[ordered[0]], ordered[0], metric)}."
+    text = f"{_first_broken(own[ordered[0]], ordered[0], metric, draws)}."
     text += _alone(own[ordered[0]], metric)
     alike: dict[str, list[str]] = {}
     for s in ordered[1:]:
-        alike.setdefault(_first_broken(own[s], "{}", metric), []).append(s)
+        alike.setdefault(_first_broken(own[s], "{}", metric, draws), []).append(s)
     others = _clauses(alike, lambda told: told.replace("{}", _named(alike[told]), 1))
     return text + (f" {others}." if others else "")
 
@@ -116,14 +118,14 @@ def _broken(own: pd.DataFrame) -> pd.DataFrame:
     return own[own["drop"] > (1 - BROKEN / 100) * own["baseline"].abs()]
 
 
-def _first_broken(own: pd.DataFrame, setting: str, metric: MetricText) -> str:
+def _first_broken(own: pd.DataFrame, setting: str, metric: MetricText, draws: Draws | None) -> str:
     broken = _broken(own)
     if broken.empty:
         least = own.sort_values("drop").iloc[-1]["retained"]
         better = f"every cell keeps at least {least:.0f} % of {metric.label}"
         most = f"no cell raises {metric.label} above {max(least, 100):.0f} % of the baseline"
         return f"With {setting} nothing that was run breaks the model: {better if metric.higher_is_better else most}"
-    first = broken.sort_values(["width", "drop"], ascending=False).iloc[0]
+    first = least_first(broken[broken["width"] == broken["width"].max()].iloc[::-1], draws).iloc[-1]
     who, left = first["parts"].replace("+", " + "), f"{first['retained']:.0f} %{_ends(first)}"
     what = (
         f"{who} keeps {left} of {metric.label}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.common_images import least_first, order_note
+from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.importance import DROP_ONE, INFLUENCE, agreement
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text
@@ -29,7 +31,7 @@ def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
     frames = {f.name: f.data for f in figures}
     metric = metric_text(source.metric)
     texts = [
-        _importance(frames["importance"], metric),
+        _importance(frames["importance"], metric, source.draws),
         _cheapest(source, frames["kinds"], metric),
         *_recovery(frames["recovery"], metric),
         _together(frames["together"], metric),
@@ -40,14 +42,18 @@ def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
 # ---- blocks
 
 
-def _importance(data: pd.DataFrame, metric: MetricText) -> str:
+def _importance(data: pd.DataFrame, metric: MetricText, draws: Draws | None) -> str:
     """Of each part the blocks that cost least and most when left out, and how well other measures agree with that."""
     alone = data[data["measure"] == DROP_ONE] if len(data) else data
     if alone.empty:
         return ""
-    parts = [(str(p), own.sort_values("effect").to_dict("records")) for p, own in alone.groupby("part", sort=False)]
-    clauses = [f"{part} least ({_block(own[0])}) and most ({_block(own[-1])})" for part, own in parts if len(own) > 1]
-    named = [f"{part} ({_block(own[0])})" for part, own in parts if len(own) == 1]
+    groups = alone.groupby("part", sort=False)
+    parts = [(str(p), least_first(own, draws, "effect").iloc[[0, -1]]) for p, own in groups if len(own) > 1]
+    clauses = [
+        f"{part} least ({_block(ends.iloc[0].to_dict())}) and most ({_block(ends.iloc[1].to_dict())}){order_note(ends, draws, 'effect')}"
+        for part, ends in parts
+    ]
+    named = [f"{p} ({_block(own.iloc[0].to_dict())})" for p, own in groups if len(own) == 1]
     text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
     return text + _agreement(data)
 
@@ -58,13 +64,15 @@ def _cheapest(source: Source, data: pd.DataFrame, metric: MetricText) -> str:
     untrained = data[data["key"].isin(further) & (data["how"] == "")].dropna(subset=["drop"]) if len(data) else data
     if untrained.empty:
         return ""
-    size, least = sizes_of(source.cells), untrained.sort_values(["drop", "model_bytes"]).head(MOST)
+    size = sizes_of(source.cells)
+    least = least_first(untrained.sort_values("model_bytes", kind="stable"), source.draws).head(MOST)
     listed = [
         f"{r['what']} {_amount(r, 'drop', 'drop_low', 'drop_high')} at {size(number(r, 'model_bytes'))}"
         for r in least.to_dict("records")
     ]
     return (
-        f"Of {len(untrained)} sets of steps without training, least in {metric.label} is lost by: {'; '.join(listed)}."
+        f"Of {len(untrained)} sets of steps without training, least in {metric.label} is lost by: {'; '.join(listed)}"
+        f"{order_note(least, source.draws)}."
     )
 
 

@@ -11,7 +11,10 @@ from blip2sweep.console.remarks import many
 from blip2sweep.reporting.figure import Figure
 
 PLAIN = "view3d"  # the figure without intervals
-SUMS = ("shapley", "together")  # figures of what several cells add up to
+SUMS = {  # figures of what several cells add up to
+    "shapley": "intervals of sums have 95 %, from resamples in which each counts with its own images",
+    "together": "a cell and its pieces are compared on the images that all of them have; intervals have 95 %",
+}
 KEYS = ("key", "key_0", "key_1", "beside", "reference", "other")  # columns of a figure's data that name cells
 
 
@@ -22,10 +25,8 @@ def with_stopped(figure: Figure, cells: pd.DataFrame) -> Figure:
     own = cells[there & stopped(cells)]
     if figure.empty or own.empty or figure.name == PLAIN:
         return figure
-    what = (
-        "intervals of sums have 95 %, from resamples in which each counts with its own images"
-        if figure.name in SUMS
-        else (f"their intervals have {STOPPED_TEXT}, and two cells are compared on the images that both have")
+    what = SUMS.get(
+        figure.name, f"their intervals have {STOPPED_TEXT}, and two cells are compared on the images that both have"
     )
     return replace(figure, caption=f"{figure.caption} {one_or_many(own)} early, after {_range(own)}: {what}.")
 
@@ -48,7 +49,8 @@ def stopped_notes(table: pd.DataFrame) -> list[str]:
         return []
     lines = [
         f"{one_or_many(own)} early ({STOPPED}, images): a metric is what the cell keeps of the baseline on its images, times the whole "
-        f"baseline's; its interval has {STOPPED_TEXT}, whatever made it stop"
+        f"baseline's; its interval has {STOPPED_TEXT}, whatever made it stop. Of two cells, which is better is said by the images "
+        "that both have; the order of a table, and what is marked best in it, go by the values in it"
     ]
     return (
         [*lines, *filter(None, [verdicts_line(table, "Shapley values and predictions")])]

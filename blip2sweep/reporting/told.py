@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
+from blip2sweep.analysis.common_images import least_first
+from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import lowest_safe
 from blip2sweep.reporting.answer import listed, reached
 from blip2sweep.reporting.metric_text import MetricText, metric_text
@@ -68,15 +70,17 @@ def told_of(source: Source, curves: pd.DataFrame) -> Told | None:
     safe = lowest_safe(curves).drop_duplicates(["setting", "parts"]).set_index(["setting", "parts"])["lowest_safe"]
     places = zip(known["setting"], known["parts"], strict=True)
     known = known.assign(lowest=[float(safe[p]) if pd.notna(safe[p]) else math.nan for p in places])
-    own = known[known["setting"] == _furthest(known)]
+    own = known[known["setting"] == _furthest(known, source.draws)]
     only = reached(source.cells[source.cells["key"].isin(own["key"])])
     return Told(source.cells, own, only, metric_text(source.metric), sizes_of(source.cells), known["setting"].nunique())
 
 
-def _furthest(known: pd.DataFrame) -> str:
+def _furthest(known: pd.DataFrame, draws: Draws | None) -> str:
     """The setting of most parts together, then of the lowest safe width, then of the most that is kept at the lowest."""
-    order = ["_n", "lowest", "width", "drop", "setting"]
-    return str(known.assign(_n=-known["parts"].str.count(r"\+")).sort_values(order)["setting"].iloc[0])
+    order = ["_n", "lowest", "width"]
+    ranked = known.assign(_n=-known["parts"].str.count(r"\+")).sort_values([*order, "setting"])
+    alike = ranked[order].fillna(math.inf).eq(ranked[order].iloc[0].fillna(math.inf)).all(axis=1)
+    return str(least_first(ranked[alike], draws)["setting"].iloc[0])
 
 
 def costed(told: Told) -> pd.DataFrame:

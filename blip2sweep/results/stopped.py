@@ -58,4 +58,5 @@ def with_earlier(settings: Settings, earlier: Settings, keys: Collection[str]) -
     margins = {k: before.get("margins", {}).get(k, before["margin"]) for k in left}
     if now is None:
         return {**settings, "stop": {**before, "images": left, "margins": margins}}
+    margins |= now.get("margins", {})
     return {**settings, "stop": {**now, "images": {**left, **now["images"]}, "margins": margins}}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.console.printing import tell
+from blip2sweep.console.remarks import many
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import pack_path, slurm_packs, write_packs
 from blip2sweep.planning.timing_costs import with_timing
@@ -117,7 +118,7 @@ def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
     """Print the job ids, and how to come back to the sweep."""
     ids = ", ".join(a["job"] + (f" on cluster {a['cluster']}" if a["cluster"] else "") for a in submission.arrays)
     tell(
-        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in "
+        f"sweep {sweep.name}: {many(submission.packs, 'pack')} in Slurm jobs {ids}; logs in "
         f"{sweep.logs(output_dir, submission.run)}"
     )
     tell(

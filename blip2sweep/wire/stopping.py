@@ -22,8 +22,8 @@ class Stopped(TypedDict):
 
 class StopRequest(TypedDict):
     """What a sweep asks of some of its cells: to stop by a rule. images: {key: images of its sample set} of the cells
-    that may; all others see all images. margins: {key: margin} of those that an earlier launch of the sweep asked with
-    another margin. launched: in a pack, the baselines of its cells that the same launch runs, in whichever pack."""
+    that may; all others see all images. margins: {key: margin} of those that are asked with another margin, in this launch
+    of the sweep or an earlier one. launched: in a pack, the baselines of its cells that the same launch runs, in whichever pack."""
 
     stop: Literal["known", "verdict"]
     margin: float

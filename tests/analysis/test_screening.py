@@ -35,13 +35,13 @@ class Fake:
 
     def __init__(self, failing: Sequence[int] = ()) -> None:
         self.truth, self.failing, self.seed = truth(), failing, 0
-        self.calls: list[tuple[list[int], Rule | None]] = []
+        self.calls: list[Mapping[int, Rule | None]] = []
         self.images: dict[int, int] = {}
 
-    def __call__(self, cells: list[int], rule: Rule | None) -> Mapping[int, Seen]:
-        self.calls.append((cells, rule))
+    def __call__(self, cells: Mapping[int, Rule | None]) -> Mapping[int, Seen]:
+        self.calls.append(cells)
         found = {}
-        for i in cells:
+        for i, rule in cells.items():
             if i in self.failing:
                 continue
             n = IMAGES if rule is None else 64 if rule.margin > 0.1 else 256
@@ -84,7 +84,7 @@ def test_what_is_on_the_frontier_is_whole_and_in_order(screened: tuple[Screening
 
 
 def test_no_cell_is_asked_for_twice_by_one_rule(screened: tuple[Screening, list[int], Fake]) -> None:
-    asked = [(i, rule) for cells, rule in screened[2].calls for i in cells]
+    asked = [one for cells in screened[2].calls for one in cells.items()]
     assert len(asked) == len(set(asked))
     margins = {i: [rule.margin if rule else 0.0 for j, rule in asked if j == i] for i, _ in asked}
     assert all(own == sorted(own, reverse=True) for own in margins.values())
@@ -106,7 +106,7 @@ def test_a_cell_that_fails_is_asked_for_once_and_named(screened: tuple[Screening
     found = screening()
     assert gone not in found
     assert screening.failed == {gone}
-    assert sum(gone in cells for cells, _ in run.calls) == 1
+    assert sum(gone in cells for cells in run.calls) == 1
 
 
 def test_cells_that_nothing_predicts_are_all_looked_at() -> None:
@@ -130,8 +130,8 @@ def test_a_collapsed_cell_that_no_rule_takes_further_ends_whole() -> None:
     """Such a cell stops by every rule: a narrower one changes nothing, and must not be asked for without end."""
     sizes = np.array([1.0, 2.0])
 
-    def run(cells: list[int], rule: Rule | None) -> Mapping[int, Seen]:
-        return {i: Seen(0.1 * (i + 1), 0.05 if rule else 0.0, 64 if rule else IMAGES) for i in cells}
+    def run(cells: Mapping[int, Rule | None]) -> Mapping[int, Seen]:
+        return {i: Seen(0.1 * (i + 1), 0.05 if r else 0.0, 64 if r else IMAGES) for i, r in cells.items()}
 
     screening = Screening(Grid(sizes, np.ones(2), 3.0, []), run)
     assert screening() == [0, 1]

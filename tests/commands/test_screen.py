@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from tests.composing import jobs, plan
 from tests.synthetic import FINGERPRINT, WEIGHTS, _outputs, damage
 
 GRID = ["task.limit=200", "quant.bits=2,3,4,6,8", "part=vit,qformer,llm,vit+llm,all"]
+ASKED = 16  # cells at random before anything is predicted
 N, IDS = 200, list(range(1000, 1200))
 
 
@@ -57,7 +58,8 @@ class Planted:
 
     def row(self, plan: Plan, key: str, output_dir: Path) -> dict[str, object]:
         request, job = plan.stopping.request, plan.cells[key].job()
-        n = N if request is None or key not in request["images"] else 64 if request["margin"] > 0.1 else 96
+        margin = None if request is None else request.get("margins", {}).get(key, request["margin"])
+        n = N if request is None or margin is None or key not in request["images"] else 64 if margin > 0.1 else 96
         self.launched.setdefault(key, []).append(n)
         rng = np.random.default_rng(int(key, 16) % 2**32)
         base = np.clip(np.random.default_rng(0).normal(self.base, 0.8, N), 0, None)
@@ -70,16 +72,18 @@ class Planted:
         line = {"event": "result", "time": time.time(), "host": "here", "key": key, "predictions": outputs,
                 "columns": {**job["columns"], "baseline": job["baseline"]}}  # fmt: skip
         stopped = (
-            {"images": n, "of": N, "reason": "known to ±20 %", "stop": "known", "margin": request["margin"]}
+            {"images": n, "of": N, "reason": "known to ±20 %", "stop": "known", "margin": margin}
             if n < N and request
             else {}
         )
         return {**line, **({"stopped": stopped} if stopped else {})}
 
 
-@pytest.fixture(autouse=True)
-def _no_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
+@pytest.fixture(autouse=True, scope="module")
+def _no_scorers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
+        yield
 
 
 def screened(folder: Path, launch: Planted, *words: str) -> None:
@@ -90,9 +94,7 @@ def screened(folder: Path, launch: Planted, *words: str) -> None:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planted]:
     """A screening to its end, for the tests that look at it."""
     folder, launch = tmp_path_factory.mktemp("screened"), Planted()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", lambda output_dir, sweep, **rest: collect(output_dir, sweep))
-        screened(folder, launch, "sweep_name=s")
+    screened(folder, launch, "sweep_name=s")
     return folder, launch
 
 
@@ -114,7 +116,7 @@ def test_the_baseline_is_run_alone_before_all_others(done: tuple[Path, Planted])
     folder, launch = done
     (path,) = folder.glob("sweeps/*/sweep.json")
     assert launch.together[0] == read_sweep(path).baselines
-    assert len(launch.together[1]) == 16
+    assert len(launch.together[1]) == ASKED
 
 
 def test_a_baseline_without_a_result_ends_it(tmp_path: Path) -> None:
@@ -177,6 +179,10 @@ def test_a_screening_that_ended_goes_on_and_runs_nothing_twice(
         screened(tmp_path, first)
     assert "what was seen is kept, and the same command goes on: blip2sweep screen" in capsys.readouterr().err
     screened(tmp_path, second)
+    told = capsys.readouterr().err
+    assert re.search(r"\d+ of 25 cells were looked at before, \d+ of them on all images", told)
+    assert "were there" not in told  # what the sweep has, and how many cells are planned again, is no news
+    assert "already done" not in told
     both = {k: [*first.launched.get(k, []), *second.launched.get(k, [])] for k in {**first.launched, **second.launched}}
     assert all(seen == sorted(set(seen)) for seen in both.values())  # only further, never the same again
     assert len([*tmp_path.glob("sweeps/*")]) == 1  # without a name the same words have the same one
@@ -187,7 +193,10 @@ def test_a_screening_that_ended_goes_on_and_runs_nothing_twice(
 def test_cells_that_fail_are_said_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     launch = Planted()
     launch.failing = {*_keys(tmp_path)[3:5]}
-    with pytest.raises(SweepFailed, match=r"2 cells failed and may be missing .* right: `blip2sweep retry screen-"):
+    with pytest.raises(
+        SweepFailed,
+        match=r"2 cells failed and may be missing .* right: blip2sweep logs \w{12}, and the same command tries again",
+    ):
         screened(tmp_path, launch)
     assert "cells looked at" in capsys.readouterr().out
 
@@ -202,8 +211,8 @@ def _keys(folder: Path) -> Sequence[str]:
 def test_the_plan_of_it_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_screen(jobs(*GRID, f"output_dir={tmp_path / 'o'}"), Way(Planted()), dry=True)
     told = capsys.readouterr().out
-    assert "screening: 25 cells in 1 setting that predict each other" in told
-    assert "first the baseline on all images, and 16 cells until they are known to ±20 %" in told
+    assert "screening: 25 cells: 25 that predict each other, in 1 setting" in told
+    assert f"first the baseline on all 200 images, and {ASKED} cells until they are known to ±20 %" in told
     assert not (tmp_path / "o").exists()
 
 
@@ -218,10 +227,11 @@ def test_how_closely_cells_are_known_first() -> None:
 REFUSED = {
     "a verdict": (["evaluation.stop=verdict"], "evaluation.stop=verdict: a verdict predicts no other cell"),
     "no stopping": (["evaluation.stop=none"], "evaluation.stop=none: screen runs cells on some images first"),
-    "a margin of another rule": (["evaluation.tolerance=5%"], "evaluation.tolerance=5%"),
+    "a margin of another rule": (["evaluation.tolerance=5%"], "evaluation.tolerance=5%: screen stops cells that are known, by evaluation.half_width; right: leave it out"),
     "a margin that is none": (["evaluation.half_width=120%"], "evaluation.half_width=120%: right: more than 0 %"),
     "two tasks": (["task=shapes_caption,shapes_vqa"], "screen: 2 baselines (tiny on shapes_caption; tiny on shapes_vqa)"),
     "only the baseline": (["part=none"], "screen: no cell but the baseline"),
+    "one cell": (["part=vit"], "screen: one cell beside the baseline, and it chooses among several; right: several values"),
     "a cell again": (["rerun=[abc]"], "--rerun abc: screen chooses what it runs"),
 }  # fmt: skip
 

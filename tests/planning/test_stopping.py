@@ -194,3 +194,55 @@ def test_workers_get_what_their_cells_are_asked(tmp_path: Path) -> None:
         told["stop"]["images"]
     ) + [0.01]
     assert with_earlier(settings(config, {}), told, ["other"])["stop"]["images"] == told["stop"]["images"]
+
+
+# ---- a launch whose cells stop by rules of their own
+
+
+def test_each_cell_stops_by_the_rule_of_its_own_job(tmp_path: Path) -> None:
+    """As the rounds of a screening ask: one to ±20 %, one to ±3 %, one on all images."""
+    words = ("task=shapes_vqa", "part=vit", "evaluation.stop=known")
+    rough = jobs(*words, "quant.bits=2", "evaluation.half_width=20%")
+    close = jobs(*words, "quant.bits=3", "evaluation.half_width=3%")
+    whole = jobs("task=shapes_vqa", "part=vit", "quant.bits=4")
+    made = make_plan([*rough, *close, *whole], Ledger(tmp_path).refresh())
+    base, two, three, four = made.cells
+    request = made.stopping.request
+    assert request is not None
+    own = {key: asked({"stop": request}, key) for key in (base, two, three, four)}
+    assert {key: one and one["margin"] for key, one in own.items()} == {base: None, two: 0.2, three: 0.03, four: None}
+    assert made.remarks[1] == (
+        "evaluation.stop=known: 2 cells may stop, once known to ±3 to 20 % of the baseline; on all images: 1 (baselines and "
+        "controls), 1 (evaluation.stop=none)"
+    )
+    write(tmp_path, made, base)
+    for key in (two, three, four):
+        write(tmp_path, made, key, reason="known to ±5 %", stop="known", margin=0.05)
+    assert make_plan([*rough, *close, *whole], Ledger(tmp_path).refresh()).done == {base, two}
+    assert make_plan([*whole, *close, *rough], Ledger(tmp_path).refresh()).done == {base, two}  # whichever comes first
+
+
+def test_a_later_launch_keeps_the_margins_of_both(tmp_path: Path) -> None:
+    words = ("task=shapes_vqa", "part=vit", "evaluation.stop=known")
+    made = make_plan(
+        [*jobs(*words, "quant.bits=2", "evaluation.half_width=20%"), *jobs(*words, "quant.bits=3")],
+        Ledger(tmp_path).refresh(),
+    )
+    _, two, three = made.cells
+    now = settings(jobs(*words)[0].config, {}, None, made.stopping.request)
+    earlier = settings(jobs(*words)[0].config, {}, None, {"stop": "known", "margin": 0.1, "images": {"other": 80}})
+    both = with_earlier(now, earlier, made.cells)
+    assert {k: asked(both, k)["margin"] for k in ("other", two, three)} == {"other": 0.1, two: 0.2, three: 0.05}  # type: ignore[index]
+
+
+def test_a_cell_that_is_asked_for_twice_stops_by_the_stricter_rule() -> None:
+    loose, strict = (jobs(*KNOWN, f"evaluation.half_width={w}") for w in ("10%", "2%"))
+    for both in ([*loose, *strict], [*strict, *loose]):
+        request = make_plan(both, Ledger(Path("/nonexistent")).refresh()).stopping.request
+        assert request is not None
+        assert {(asked({"stop": request}, key) or request)["margin"] for key in request["images"]} == {0.02}
+    verdict = jobs("task=shapes_vqa", "part=vit", "quant.bits=4", "evaluation.stop=verdict")
+    with pytest.raises(
+        UserError, match=r"evaluation\.stop=known,verdict: cells of one sweep stop by one rule; right: one"
+    ):
+        make_plan([*loose, *verdict], Ledger(Path("/nonexistent")).refresh())
