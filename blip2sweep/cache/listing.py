@@ -1,6 +1,6 @@
 """What transformers finds in its own folder: which of its modules has which names.
 
-It reads all of its 2500 files of models to find out, twice whenever it is imported, though what it finds is the same until
+It reads 1600 files of models to find out, twice whenever it is imported, though what it finds is the same until
 another release is installed. So it is kept in a user's store. No torch here.
 """
 
