@@ -1,7 +1,7 @@
 """How long commands take that have nothing to do, and how long a worker takes before its first cell.
 
     python scripts/bench_start.py                         # this version
-    python scripts/bench_start.py --other VENV/bin/python   # beside another, in turn
+    python scripts/bench_start.py --against FOLDER        # beside the checkout of another, in turn
 
 Processor seconds of whole processes on one thread, the median and the least of several. The sweep is the card's, of few
 images, and whole in the ledger before anything is measured.
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 SWEEP = ["-m", "blip2sweep", "-m", "quant.bits=2,4,8", "part=vit,llm,qformer", "task.limit=32", "sweep_name=card"]
 BACKEND = ["-c", "from blip2sweep.backends.backend import load_backend; load_backend({})"]
@@ -27,12 +28,13 @@ MEASURED = {
 }
 
 
-def seconds(python: str, words: list[str], cwd: str) -> float:
-    """Processor seconds of a command that must succeed, those of its children included."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+def seconds(folder: str, words: list[str], cwd: str) -> float:
+    """Processor seconds of a command that must succeed, those of its children included. folder: a checkout, or empty for
+    the version that is installed."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **({"PYTHONPATH": folder} if folder else {})}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every run compiles the package
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([python, *words], cwd=cwd, stdout=said, stderr=said, env=env)
+        process = subprocess.Popen([sys.executable, *words], cwd=cwd, stdout=said, stderr=said, env=env)
         _, status, used = os.wait4(process.pid, 0)
         if status:
             said.seek(0)
@@ -42,19 +44,21 @@ def seconds(python: str, words: list[str], cwd: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--other", help="the Python of another version")
+    parser.add_argument("--against", metavar="FOLDER", help="the checkout of another version")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    pythons = [sys.executable, *([asked.other] if asked.other else [])]
-    with tempfile.TemporaryDirectory() as cwd:
-        seconds(sys.executable, SWEEP, cwd)
+    folders = ["", *([str(Path(asked.against).resolve())] if asked.against else [])]
+    with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as other:
+        places = dict(zip(folders, (own, other), strict=False))  # each draws the pictures of its own sweep
+        for folder, cwd in places.items():
+            seconds(folder, SWEEP, cwd)
         for name, words in MEASURED.items():
-            for python in pythons:
-                seconds(python, words, cwd)  # which compiles what it imports
-            found: dict[str, list[float]] = {python: [] for python in pythons}
+            for folder, cwd in places.items():
+                seconds(folder, words, cwd)  # which compiles what it imports
+            found: dict[str, list[float]] = {folder: [] for folder in folders}
             for turn in range(asked.rounds):
-                for python in pythons[:: 1 if turn % 2 else -1]:
-                    found[python].append(seconds(python, words, cwd))
+                for folder in folders[:: 1 if turn % 2 else -1]:
+                    found[folder].append(seconds(folder, words, places[folder]))
             each = (f"{statistics.median(x):6.2f} s, least {min(x):6.2f} s" for x in found.values())
             print(f"{name:35} {'   other: '.join(each)}", flush=True)
 

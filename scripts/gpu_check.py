@@ -8,8 +8,8 @@ It needs torch, transformers, numpy and Pillow, no network and no Java. The olde
 transformers 5.17. Models have real shapes and random weights, which are drawn on the device: what they write says nothing
 of a trained model. docs/gpu.md says what each field means and what is wanted of which card.
 
-Each check has its share of the time and fails alone; after each of them the JSON is in the file of --out. Ends with code 1
-where a check failed, or where something differs that must not.
+Each check has its share of the time and fails alone, also where it takes its process down; after each of them the JSON is
+in the file of --out. Ends with code 1 where a check failed, or where something differs that must not.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if (ROOT / "packages").is_dir():
     sys.path.append(str(ROOT / "packages"))  # what travels beside it; the machine's own come first
 
 from scripts.gpu_checks.order import ORDER
+from scripts.gpu_checks.running import BROKEN, Report, ends_in_order, run_all
+from scripts.gpu_checks.supervised import supervise
+from scripts.gpu_checks.targets import judged, mistakes
 
 
 def arguments() -> argparse.Namespace:
@@ -68,32 +71,56 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         os.environ |= {"HF_HUB_OFFLINE": "1", "BLIP2SWEEP_CACHE_DIR": folder, "TOKENIZERS_PARALLELISM": "false"}
-        return run(args, named, Path(folder))
+        return all_of_them(args, [name for name in ORDER if name in named], Path(folder))
 
 
-def run(args: argparse.Namespace, named: Sequence[str], folder: Path) -> int:
-    """Run the checks of these names. Returns the code that the script ends with."""
+def all_of_them(args: argparse.Namespace, named: Sequence[str], folder: Path) -> int:
+    """Run the checks of these names in processes of their own, and print what they found, however they end. Returns the
+    code that the script ends with."""
+    began = time.monotonic()
+    report = Report(args.out, {"dry": args.dry, "minutes": args.minutes, "weights": "random: texts say nothing"})
+    try:
+        args.out.unlink(missing_ok=True)
+        args.out.touch()
+    except OSError as error:  # the processes hand it on
+        print(f"error: --out {args.out}: {error.strerror}; right: a file in a folder of yours", file=sys.stderr)
+        return 2
+    ends_in_order()
+    code: int | None = None
+    try:
+        code = supervise(
+            lambda names, seconds, number: run(args, names, folder / str(number), seconds),
+            named, report, 60 * args.minutes, lambda text: print(text, file=sys.stderr),
+        )  # fmt: skip
+    finally:
+        if code != 2 or report.content["checks"]:
+            report.read()
+            done = report.content["checks"]
+            report.conclude(seconds=round(time.monotonic() - began, 1), mistakes=mistakes(done))
+            report.conclude(targets=judged(done))
+            print(report.text())
+    return 2 if code == 2 else 1 if report.content["mistakes"] else 0
+
+
+def run(args: argparse.Namespace, named: Sequence[str], folder: Path, seconds: float) -> int:
+    """Run the checks of these names in this process. Returns the code that it ends with: 2 without a GPU, BROKEN where the
+    GPU computes nothing more."""
     began = time.monotonic()
     import torch
 
-    from scripts.gpu_checks.checks import Checks
-    from scripts.gpu_checks.running import Report, ends_in_order, run_all
-    from scripts.gpu_checks.targets import judged, mistakes
+    from scripts.gpu_checks.checks import Checks, works
 
     if not args.dry and not torch.cuda.is_available():
         print("error: torch sees no GPU; right: a machine with one, or --dry", file=sys.stderr)
         return 2
-    chosen = [c for c in Checks(folder, args.dry, args.compile).listed() if c.name in named]
-    report = Report(args.out, {"dry": args.dry, "minutes": args.minutes, "weights": "random: texts say nothing"})
     ends_in_order()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # a library's remark would be no JSON
-            run_all(chosen, report, 60 * args.minutes - (time.monotonic() - began), print)
-    finally:
-        done = report.content["checks"]
-        report.conclude(seconds=round(time.monotonic() - began, 1), targets=judged(done), mistakes=mistakes(done))
-        print(report.text())
-    return 1 if report.content["mistakes"] else 0
+    checks = Checks(folder, args.dry, args.compile)
+    report = Report(args.out, {"dry": args.dry, "minutes": args.minutes, "weights": "random: texts say nothing"})
+    report.read()  # what a process before this one has found
+    chosen = [c for c in checks.listed() if c.name in named]
+    with contextlib.redirect_stdout(sys.stderr):  # a library's remark would be no JSON
+        whole = run_all(chosen, report, seconds - (time.monotonic() - began), print, lambda: works(checks.device))
+    return 0 if whole else BROKEN
 
 
 if __name__ == "__main__":

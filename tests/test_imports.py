@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"compression", "exporting", "metrics", "models", "recipe", "results", "rows"},
     "importing": {"compression", "metrics", "models", "recipe", "results", "tasks"},
     "doctor": {"metrics", "models", "planning", "tasks"},
-    "reporting": {"analysis", "metrics", "models", "planning", "recipe", "results", "rows", "tasks"},
+    "reporting": {"analysis", "cache", "metrics", "models", "planning", "recipe", "results", "rows", "tasks"},
     "commands": {
         "analysis",
         "backends",

@@ -86,16 +86,19 @@ def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
     from torchao import quantization
 
     config: Any
+    # Else torchao sets up torch's compiler, which is not used, and older releases let all float32 products of the process
+    # run in TF32.
+    eager: dict[str, Any] = {"set_inductor_config": False}
     if kernel.method == "float8":
-        config = quantization.Float8WeightOnlyConfig()
+        config = quantization.Float8WeightOnlyConfig(**eager)
     elif kernel.bits == 4:
         config = quantization.Int4WeightOnlyConfig(
-            group_size=scheme.weights.group_size or module.in_features, int4_packing_format="tile_packed_to_4d"
+            group_size=scheme.weights.group_size or module.in_features, int4_packing_format="tile_packed_to_4d", **eager
         )
     elif kernel.w8a8:
-        config = quantization.Int8DynamicActivationInt8WeightConfig()
+        config = quantization.Int8DynamicActivationInt8WeightConfig(**eager)
     else:
-        config = quantization.Int8WeightOnlyConfig()
+        config = quantization.Int8WeightOnlyConfig(**eager)
     own = copy.copy(module)
     own._parameters = dict(module._parameters)
     quantization.quantize_(nn.Sequential(own), config)

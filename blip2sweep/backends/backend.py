@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict, cast, runtime_checkable
 
 from blip2sweep import outside
+from blip2sweep.cache.listing import listed_before
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.machine.unprobed import EXTRAS, unprobed
 from blip2sweep.tasks.predictions import Predictions
@@ -209,6 +210,6 @@ def choice_of(settings: Settings) -> BackendChoice:
 def load_backend(settings: Settings) -> Backend:
     """The back end of a pack, ready for its cells. Its library is imported here."""
     name = choice_of(settings)["name"]
-    with unprobed(*(EXTRAS if name == TORCH else ())):  # 1.5 s of every worker, which few use
+    with listed_before(), unprobed(*(EXTRAS if name == TORCH else ())):  # 2 s of every worker, which few use
         made = backend_class(name)
     return made(settings)

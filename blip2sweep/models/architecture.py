@@ -94,7 +94,8 @@ class Architecture(Protocol):
     MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
     language models by `model.family`. A model is a composed `model` section. An architecture that answers other
     requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them. One whose
-    FLOPs are known has a function `work` (see below).
+    FLOPs are known has a function `work` (see below). One that needs more of a library than this package has a function
+    `check_library` of the same argument, which raises UserError where that is not here.
     """
 
     MODEL_TYPE: str | None

@@ -10,7 +10,7 @@ from pathlib import Path
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import family, left_out
+from blip2sweep.models.architecture import architecture, family, left_out
 from blip2sweep.models.block_params import BlockParams, block_params
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.dtypes import BITS, agreed, narrowed, part_dtypes, stage_dtypes, stored_dtypes
@@ -86,7 +86,8 @@ class Model:
 
 def planned_model(config: ModelSection) -> Model:
     """The model of a composed section `model`. Raises UserError, all mistakes at once, for a config or a checkpoint that
-    cannot be loaded."""
+    cannot be loaded. Where no installed library could run it, that is the one mistake."""
+    _check_library(config)
     layout = anatomy(config)
     dtypes, by_stage = part_dtypes(config, layout), stage_dtypes(config, layout)
     stored, location = stored_dtypes(config, by_stage), locate(config)
@@ -103,6 +104,13 @@ def planned_model(config: ModelSection) -> Model:
         unread_params(checked.tensors, layout, numbers.blocks, left_out(config)), partial_share(checked.tensors, layout, config),
         quantized,
     )  # fmt: skip
+
+
+def _check_library(config: ModelSection) -> None:
+    """Raise UserError where no installed library can run a model. Its architecture may say so (`check_library`)."""
+    own = getattr(architecture(config), "check_library", None)
+    if own is not None:
+        own(config)
 
 
 def _numbers(tensors: Mapping[str, Tensor], layout: Anatomy, stored: Mapping[str, str]) -> Numbers:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from blip2sweep.console.printing import cell, console, shown
 from blip2sweep.metrics.statistics import main_metrics
+from blip2sweep.reporting.lines_before import said_before
 from blip2sweep.reporting.part_roles import by_role
 from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.table_baselines import absent_baselines
@@ -67,9 +68,13 @@ def print_sweep(table: pd.DataFrame, sweep: Sweep, output_dir: Path, picture: Pa
 
 def _prices(table: pd.DataFrame, sweep: Sweep, output_dir: Path) -> list[str]:
     """What the next bits cost; nothing for large sweeps, where it takes long and the report has it."""
-    from blip2sweep.reporting.prices import terminal_prices
 
-    return terminal_prices(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
+    def made() -> list[str]:
+        from blip2sweep.reporting.prices import terminal_prices
+
+        return terminal_prices(output_dir, table, sweep.command)
+
+    return said_before(table, [str(output_dir), sweep.command], made) if len(table) <= MOST_ROWS else []
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:

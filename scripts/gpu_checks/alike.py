@@ -21,6 +21,7 @@ from scripts.gpu_checks.sweep import Texts, agreement
 
 LEFT = 3 * 2**29  # bytes of the device that are left free while memory is short: less than a full batch takes
 MARGIN = 2**28  # bytes that the driver may want beside what it calls free
+PIECE = 2**28  # bytes; memory is taken in pieces, since no driver has to have all that is free in one
 ROWS_ON_CPU = 2  # in a rehearsal: pictures that are too many at once
 
 
@@ -131,10 +132,12 @@ def _short(subject: Subject, left: int) -> Iterator[None]:
             yield
         return
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info()
-    held = [torch.empty(max(0, free - max(left, MARGIN)), dtype=torch.uint8, device="cuda")]
-    held += [] if left else list(_rest())
+    held = list[Tensor]()
     try:
+        with suppress(torch.OutOfMemoryError):
+            while (free := torch.cuda.mem_get_info()[0] - max(left, MARGIN)) >= PIECE:
+                held.append(torch.empty(min(free, 64 * PIECE), dtype=torch.uint8, device="cuda"))
+        held += [] if left else _rest()
         yield
     finally:
         held.clear()

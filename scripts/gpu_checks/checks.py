@@ -139,6 +139,16 @@ class Checks:
         found["disagreement"] = found["reference"]["disagreement"]
 
 
+def works(device: str) -> bool:
+    """Whether a device computes. After some errors a process can use it no more, whatever it does."""
+    try:
+        return float(torch.ones(2, device=device).sum()) == 2
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+
+
 def _parameters(subject: Subject) -> Found:
     held = list(subject.loaded.model.parameters())
     return {

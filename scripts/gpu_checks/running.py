@@ -6,15 +6,18 @@ import gc
 import json
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 Found = dict[str, Any]
+RUNNING = "running"  # in the report, while a check runs: its name, and when its time is over
+BROKEN = 5  # code of a process whose device computes nothing more
 
 
 class OutOfTime(BaseException):
@@ -52,30 +55,54 @@ class Check(NamedTuple):
 
 
 class Report:
-    """The JSON of all checks, written to a file whenever it grows."""
+    """The JSON of all checks, written to a file whenever it grows. A file that cannot be written stops no check."""
 
     def __init__(self, path: Path, about: Found) -> None:
         self.path, self.content = path, {**about, "checks": {}}
 
+    def begin(self, name: str, seconds: float) -> None:
+        self.content[RUNNING] = {"check": name, "until": time.time() + seconds}
+        self.write()
+
     def add(self, name: str, entry: Found) -> None:
+        self.content.pop(RUNNING, None)
         self.content["checks"][name] = entry
-        self._write()
+        self.write()
 
     def conclude(self, **fields: object) -> None:
         self.content |= fields
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         part = self.path.with_name(self.path.name + ".part")
-        part.write_text(self.text())
-        part.replace(self.path)
+        try:
+            part.write_text(self.text())
+            part.replace(self.path)
+        except OSError as error:
+            print(f"{self.path}: not written ({error.strerror})", file=sys.stderr)
+
+    def read(self) -> None:
+        """Take what another process has written."""
+        with suppress(OSError, ValueError):
+            self.content = json.loads(self.path.read_text())
+
+    def until(self) -> float:
+        """When the time of the check is over that another process runs, as time.time(); never where none does."""
+        try:
+            return float(json.loads(self.path.read_text())[RUNNING]["until"])
+        except (OSError, ValueError, LookupError):
+            return float("inf")
 
     def text(self) -> str:
         return json.dumps(self.content, indent=1, default=str)
 
 
-def run_all(checks: Sequence[Check], report: Report, seconds: float, say: Callable[[str], None]) -> None:
-    """Run the checks in order. What one of them leaves of its share goes to those behind it."""
+def run_all(
+    checks: Sequence[Check], report: Report, seconds: float, say: Callable[[str], None], works: Callable[[], bool]
+) -> bool:
+    """Run the checks in order. What one of them leaves of its share goes to those behind it. works: whether the device
+    still computes, which is asked after a check that failed; where it does not, the others are left and False returned.
+    """
     whole = Deadline(seconds)
     for i, check in enumerate(checks):
         own = whole.left * check.share / sum(c.share for c in checks[i:])
@@ -83,9 +110,13 @@ def run_all(checks: Sequence[Check], report: Report, seconds: float, say: Callab
             entry: Found = {"skipped": f"no time: {max(0.0, own):.0f} s left for it, {check.least:.0f} needed"}
         else:
             say(f"{check.name}: at most {own:.0f} s")
+            report.begin(check.name, own)
             entry = run_one(check, own)
         report.add(check.name, entry)
         say(f"{check.name}: {entry.get('error') or entry.get('skipped') or 'done'} ({entry.get('seconds', 0):.1f} s)")
+        if "error" in entry and not works():
+            return False
+    return True
 
 
 def run_one(check: Check, seconds: float) -> Found:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from scripts.benchmarks import costs, reference
-from scripts.benchmarks.ties import disagreement, gap
+from scripts.benchmarks.ties import disagreement, parting
 from scripts.gpu_checks.running import Deadline, Found
 from scripts.gpu_checks.subject import Subject
 
@@ -99,11 +101,25 @@ def _procedure(
 def agreement(
     subject: Subject, model: Any, paths: Sequence[Any], theirs: Sequence[str], ours: Sequence[str], found: Found
 ) -> None:
-    """Add to `found` the captions that differ, and how close the tokens were at which they part. model: with the cell's
-    recipe in it."""
+    """Add to `found` the captions that differ, how close the tokens were at which they part, and what rounding explains of
+    that. model: with the cell's recipe in it."""
     differing = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
     found["captions"] += min(len(theirs), len(ours))
     found["differing"] += len(differing)
+    exact = _exact(model) if differing else None
     for i in differing[:LOOKED_AT]:
         pair = (paths[i], theirs[i], ours[i])
-        found["gaps"].append(round(gap(model, subject.loaded.processor, subject.text, *pair), 3))
+        gap, explained = parting(model, exact, subject.loaded.processor, subject.text, pair)
+        found["gaps"].append(round(gap, 3))
+        found.setdefault("explained", []).append(round(explained, 3))
+
+
+def _exact(model: Any) -> Any | None:
+    """A copy in float32; None where there is no room for it, or where it is in float32 already."""
+    if model.dtype == torch.float32:
+        return None
+    try:
+        return copy.deepcopy(model).float()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None

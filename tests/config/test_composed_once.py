@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hydra._internal import hydra as inner
@@ -13,6 +14,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 
 from blip2sweep.config import composed_once, schema
+from blip2sweep.config.compose import Composer
 
 WORDS = ["part=vit"]
 
@@ -79,3 +81,44 @@ def test_what_is_wrong_is_told_beside_a_value_with_commas(main: inner.Hydra) -> 
             main.compose_config("config", [*words, "hydra.mode=RUN"], run_mode=RunMode.RUN)
     with pytest.raises(ConfigCompositionException, match="Ambiguous"):
         main.compose_config("config", ["quant.bits=3,4"], run_mode=RunMode.RUN)
+
+
+# ---- the cells of a sweep
+
+
+def of_cells(main: inner.Hydra, words: list[str], choice: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plain config of cells with these choices from groups: of what the sweep was composed to, and as Hydra alone
+    composes it."""
+    main.get_mode("config", words)
+    master = main.compose_config("config", words, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    with pytest.MonkeyPatch.context() as patch:
+        ours = Composer(main.config_loader, master)._base(choice)[1]
+        patch.setattr(composed_once.ConfigLoader, "unset", lambda *given: None)
+        return ours, Composer(main.config_loader, master)._base(choice)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "choice", "times"),
+    [
+        (["part=vit,llm", "quant.bits=3", "output_dir=there"], (), 2),
+        (["quant=gptq", "part=vit", "task.limit=4"], ("quant=gptq",), 2),
+        (["quant=gptq,rtn", "part=vit"], ("quant=gptq",), 3),
+        (["quant=gptq,rtn", "part=vit"], (), 3),
+    ],
+)
+def test_cells_have_the_config_that_hydra_composes(
+    main: inner.Hydra, composed: list[str], words: list[str], choice: tuple[str, ...], times: int
+) -> None:
+    ours, plain = of_cells(main, words, choice)
+    assert ours == plain
+    assert len(composed) == times  # the sweep, as Hydra alone does it, and ours where the sweep chose otherwise
+
+
+def test_a_primary_config_of_the_user_is_composed(main: inner.Hydra) -> None:
+    main.get_mode("config", WORDS)
+    master = main.compose_config("config", WORDS, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    loader = main.config_loader
+    assert isinstance(loader, composed_once.ConfigLoader)
+    assert loader.unset(master, ["part=llm"]).part == "llm"  # type: ignore[union-attr]
+    master.hydra.job.config_name = "mine"
+    assert loader.unset(master, []) is None

@@ -14,11 +14,12 @@ from typing import cast
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import Family, Implementation, Stage
 from blip2sweep.models.fields import field
+from blip2sweep.models.image_text.features import check_transformers
 from blip2sweep.models.image_text.work import work
 from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection, PartSection
 
-__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "left_out", "no_graphs", "stages", "work"]
+__all__ = ["FAMILIES", "MODEL_TYPE", "check_library", "implementation", "left_out", "no_graphs", "stages", "work"]
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
@@ -47,6 +48,11 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
         Stage(CONNECTOR, (*connector, *CONNECTORS), connector, residual=False),
         Stage(LANGUAGE, ("",), language),
     )
+
+
+def check_library(model: Mapping[str, object]) -> None:
+    """Raise UserError where the installed transformers cannot run a model: it takes no features of pictures."""
+    check_transformers(field("config.model_type", model))
 
 
 def no_graphs(model: Mapping[str, object]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +18,7 @@ from blip2sweep.models.graphs import Graphs
 from blip2sweep.models.image_text import no_graphs, stages
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
+from blip2sweep.models.image_text.features import FEATURES, without_features
 from blip2sweep.models.image_text.language import Decoder
 from blip2sweep.models.image_text.over_graphs import graphs
 from blip2sweep.models.image_text.pixels import pixel_rows
@@ -33,19 +33,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 
-FEATURES = "mm_encoder_outputs"  # of a forward pass, in the place of pixels
-
-
-def check_features(model_class: type[PreTrainedModel]) -> None:
-    """Raise UserError for a class whose forward pass takes no features of pictures.
-
-    It would take them as any other word and ignore them, so that the texts were written without the pictures.
-    """
+def check_features(model_class: type[PreTrainedModel], model_type: object) -> None:
+    """Raise UserError for a class whose forward pass takes no features of pictures."""
     if FEATURES not in inspect.signature(model_class.forward).parameters:
-        raise UserError(
-            f"transformers {version('transformers')}: {model_class.__name__} takes no features of pictures ({FEATURES}); "
-            f"right: transformers 5.18 or newer"
-        )
+        raise without_features(model_type)
 
 
 class ImageText:
@@ -99,7 +90,7 @@ class ImageText:
         return stack
 
     def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Decoder:
-        check_features(type(model))
+        check_features(type(model), model.config.model_type)
         return Decoder(model, processor, Chat(processor, self.section.get("chat")), self.adapter)
 
     def graphs(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Graphs:

@@ -15,13 +15,15 @@ from transformers import LlavaForConditionalGeneration
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
-from blip2sweep.models.architecture import implementation
+from blip2sweep.models.architecture import architecture, implementation
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.image_text import features
 from blip2sweep.models.image_text.model import check_features
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import load
 from blip2sweep.planning.cell_builder import _check_texts
+from blip2sweep.planning.model import _check_library, planned_model
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf, edit
 from tests.models.image_text.made import FIRST, Made
@@ -216,12 +218,36 @@ def test_a_picture_that_the_processor_does_not_take_is_no_bad_image(
     assert said.isprintable()
 
 
+BLIND = (
+    "llava takes no features of pictures (mm_encoder_outputs), so it would write without having seen them; "
+    "right: transformers 5.18 or newer"
+)
+
+
 def test_a_forward_pass_that_would_ignore_pictures_is_refused() -> None:
     """As those of transformers 5.17, whose keywords swallow what they do not know."""
 
     class Older(LlavaForConditionalGeneration):
         def forward(self, input_ids: object = None, **kwargs: object) -> None: ...  # type: ignore[override]
 
-    check_features(LlavaForConditionalGeneration)
-    with pytest.raises(UserError, match=r"Older takes no features of pictures.*right: transformers 5\.18 or newer"):
-        check_features(Older)
+    check_features(LlavaForConditionalGeneration, "llava")
+    with pytest.raises(UserError) as told:
+        check_features(Older, "llava")
+    assert str(told.value).endswith(f": {BLIND}")
+
+
+@pytest.mark.parametrize("release", ["5.17.0", "5.17.3", "4.57.1", "5.18.0", "5.18.0.dev0", "6.0"])
+def test_planning_refuses_them_in_the_same_words(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "version", lambda name: release)
+    section = conf("model/llava-1.5-7b")
+    if release in ("5.18.0", "5.18.0.dev0", "6.0"):
+        architecture(section).check_library(section)  # type: ignore[attr-defined]
+        return
+    with pytest.raises(UserError) as told:
+        planned_model(section)
+    assert str(told.value) == f"transformers {release}: {BLIND}"
+
+
+def test_blip2_is_planned_with_an_older_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "version", lambda name: "5.17.0")
+    _check_library(conf("model/tiny"))
