@@ -13,22 +13,24 @@ import torch
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.shares import Joiner, round_of, share_of
-from blip2sweep.backends.torch import together
+from blip2sweep.backends.torch import model_state, together
 from blip2sweep.backends.torch.answers import Answers
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.sharing import Account
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.models.language import Prefilled
+from blip2sweep.models.load import Loaded
 from blip2sweep.models.opt import Opt
 from tests.in_process import jobs
 
-IMAGES = 6
+IMAGES = 4
 GRID = ("part=all", "per_part.vit.bits=3,none", "per_part.qformer.bits=4,none", "per_part.llm.bits=3,8")
+FEW = ("part=vit,qformer", "quant.bits=3")
 KINDS = {
-    "captions": ("model=tiny", *GRID),
-    "questions": ("model=tiny", "task=shapes_vqa", *GRID),
-    "beams": ("model=tiny", "generation=paper", *GRID),
-    "llava": ("model=tiny-llava", "part=vision,connector,language+vision", "quant.bits=3"),
+    "captions": GRID,
+    "questions": ("task=shapes_vqa", *FEW),
+    "beams": ("generation=paper", *FEW),
+    "llava": ("model=tiny-llava", "part=vision,connector", "quant.bits=3", "generation.max_new_tokens=6"),
 }
 
 
@@ -37,31 +39,50 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once() -> Iterator[None]:
+    """Models by name and dtype. Whoever has one leaves it as it was loaded."""
+    real, known = model_state.load, dict[str, Loaded]()
+
+    def load(section: Any, *rest: Any, **more: Any) -> Loaded:
+        name = f"{section['name']} {section['dtype']}"
+        known[name] = known.get(name) or real(section, *rest, **more)
+        return known[name]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model_state, "load", load)
+        yield
+
+
 class Ran:
-    """Jobs through one back end. answers: by key; errors: of cells that failed. rows: of each pass over pictures and
-    questions, by cells. accounts: of what was done before each one's turn."""
+    """Jobs through one back end. answers, rounds: by key; errors: of cells that failed. pictures: of each run of the
+    language model. accounts: of what was done before each one's turn."""
 
     def __init__(self, these: list[dict[str, Any]], alone: bool = False, **settings: Any) -> None:
         self.backend = TorchBackend({"device": "cpu", "threads": 1, **settings})
         self.backend.together.ended = alone
         self.answers: dict[str, Answered] = {}
+        self.rounds: dict[str, list[Answered]] = {}
         self.errors: dict[str, Exception] = {}
-        self.cells: list[int] = []
+        self.pictures: list[int] = []
         self.accounts: list[Account] = []
         with self._watched():
             self.backend.expect(these)
             for job in these:
                 try:
                     self.answers[job["key"]] = self.backend(job)
+                    self.rounds.setdefault(job["key"], []).append(self.answers[job["key"]])
                 except Exception as error:
                     self.errors[job["key"]] = error
+        if self.backend.state is not None:  # all share a model
+            self.backend.state.patch.restore()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
         computed, of = Answers._computed, self.backend.together.of
 
         def counting(asking: Answers) -> Any:
-            self.cells.append(len(asking.pictures))
+            self.pictures.append(len(asking.pictures))
             return computed(asking)
 
         def accounted(*args: Any) -> Any:
@@ -102,32 +123,27 @@ def test_answers_are_those_of_cells_alone(kind: str) -> None:
     these = jobs(*KINDS[kind], limit=IMAGES)
     alone, found = Ran(these, alone=True), Ran(these)
     check_same(found, alone)
-    assert len({tuple(a.predictions.nll_sum or ()) for a in found.answers.values()}) > 3
-    assert len(alone.cells) == len(these) > len(found.cells)
-    assert sum(found.cells) == sum(alone.cells)
+    assert len({tuple(a.predictions.nll_sum or ()) for a in found.answers.values()}) > 2
+    assert len(alone.pictures) == len(these) > len(found.pictures)
+    assert sum(found.pictures) == sum(alone.pictures)
 
 
 def test_a_run_of_the_language_model_answers_a_batch_of_cells(captions: tuple[list[Any], Ran]) -> None:
     these, alone = captions
-    assert Ran(these).cells == [IMAGES, 4 * IMAGES, 4 * IMAGES]
-    assert Ran(these, batch_size=3 * IMAGES).cells == [IMAGES, 3 * IMAGES, 3 * IMAGES, IMAGES, IMAGES]
+    assert Ran(these).pictures == [IMAGES, 4 * IMAGES, 4 * IMAGES]
+    assert Ran(these, batch_size=3 * IMAGES).pictures == [IMAGES, 3 * IMAGES, 3 * IMAGES, IMAGES, IMAGES]
     check_same(few := Ran(these, batch_size=2 * IMAGES - 1), alone)
-    assert few.cells == alone.cells  # two cells would not fit
+    assert few.pictures == alone.pictures  # two cells would not fit
 
 
 def test_of_cells_in_rounds_the_first_rounds_run_together(captions: tuple[list[Any], Ran]) -> None:
     these, alone = captions
-    steps = ((0, 4), (4, IMAGES))
-    found = Ran([{**round_of(job, *step), "of": job["key"]} for job in these for step in steps])
-    assert found.cells == [4, 2, 16, 2, 16, *[2] * 7]
-    joined, whole = Joiner(), {job["key"]: job for job in these}
-    pieces: dict[str, list[Answered]] = {}
-    backend = found.backend
+    steps, joined = ((0, 2), (2, IMAGES)), Joiner()
+    found = Ran([round_of(job, *step) for job in these for step in steps])
+    assert found.pictures == [2, 2, 8, 2, 8, *[2] * 7]
     for job in these:
-        pieces[job["key"]] = [backend(round_of(job, *step)) for step in steps]
-    for key, own in pieces.items():
-        both = joined.rounds(whole[key], own).predictions
-        assert both.text == alone.answers[key].predictions.text
+        both = joined.rounds(job, found.rounds[job["key"]]).predictions
+        assert both.text == alone.answers[job["key"]].predictions.text
 
 
 # ---- what each cell cost
@@ -149,8 +165,8 @@ def test_each_cell_pays_for_itself(captions: tuple[list[Any], Ran]) -> None:
 
 
 def test_in_half_precision_each_is_alone() -> None:
-    these = jobs(*KINDS["captions"], "model.dtype=bfloat16", limit=2)
-    assert Ran(these).cells == [2] * (len(these) + 1)  # the baseline twice
+    these = jobs(*FEW, "model.dtype=bfloat16", limit=2)
+    assert Ran(these).pictures == [2] * 4  # the baseline twice
 
 
 @pytest.mark.parametrize(
@@ -165,22 +181,18 @@ def test_some_cells_are_alone(own: dict[str, Any]) -> None:
 
 def test_a_process_that_shares_cells_runs_each_alone(captions: tuple[list[Any], Ran], tmp_path: Any) -> None:
     these, _ = captions
-    assert Ran([share_of(job, 1, 2, tmp_path) for job in these]).cells == [IMAGES // 2] * len(these)
+    assert Ran([share_of(job, 1, 2, tmp_path) for job in these]).pictures == [IMAGES // 2] * len(these)
 
 
 def test_what_is_calibrated_is_not_made_ready_before_its_turn() -> None:
-    """A cell whose pictures are known needs nothing made ready."""
-    few = ("quant=gptq", "calibration.n_samples=4")
-    these = jobs("part=vit,llm,vit+llm", "quant.bits=3", *few, limit=IMAGES)
-    found = Ran(these)
-    check_same(found, Ran(these, alone=True))
-    assert found.cells == [IMAGES] * 4
+    calibrated = ("quant=gptq", "calibration.n_samples=4", "blocks=0", "quant.bits=3")
+    assert Ran(jobs("part=vit", *calibrated, limit=2)).pictures == [2, 2]
 
 
 def test_where_weights_cannot_be_remembered_each_is_alone(captions: tuple[list[Any], Ran]) -> None:
     these, alone = captions
     check_same(found := Ran(these, cache_memory_gb=1e-4), alone)
-    assert found.cells == alone.cells
+    assert found.pictures == alone.pictures
 
 
 def test_where_features_cannot_be_kept_nothing_further_is_encoded_before_its_turn(
@@ -190,7 +202,7 @@ def test_where_features_cannot_be_kept_nothing_further_is_encoded_before_its_tur
     monkeypatch.setattr("blip2sweep.backends.torch.model_state.FEATURES", 0.0)
     check_same(found := Ran(these), alone)
     assert found.backend.together.ended
-    assert found.cells == [IMAGES, 2 * IMAGES, *[IMAGES] * 6]
+    assert found.pictures == [IMAGES, 2 * IMAGES, *[IMAGES] * 6]
 
 
 # ---- what goes wrong
@@ -209,7 +221,7 @@ def test_a_later_cell_that_fails_fails_alone(captions: tuple[list[Any], Ran], mo
     found = Ran(these)
     check_same(found, alone, but=(these[3]["key"],))
     assert [str(e) for e in found.errors.values()] == ["not finite"]
-    assert found.cells == [IMAGES, 4 * IMAGES, 3 * IMAGES]
+    assert sorted(found.pictures) == [IMAGES, 3 * IMAGES, 4 * IMAGES]
 
 
 def test_where_cells_together_do_not_fit_each_is_alone(
@@ -246,3 +258,5 @@ def test_a_worker_that_is_asked_to_stop_stops(captions: tuple[list[Any], Ran], m
     backend.expect(captions[0])
     with pytest.raises(Stopped):
         backend(captions[0][1])
+    assert backend.state is not None
+    backend.state.patch.restore()
