@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -175,7 +175,7 @@ class TorchBackend:
         check_packed(recipe, packed)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - applying
         with packed_layers(state.loaded, packed):
-            evaluation = self._first(state, job, recipe, batch_size, shared)
+            evaluation = self._first(state, job, recipe, lambda: self._evaluate(state, job, batch_size, shared))
             noise = batch_size_noise(
                 state, job, evaluation, lambda size: self._evaluate(state, job, size, None, anew=True)
             )
@@ -183,20 +183,17 @@ class TorchBackend:
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state, account) | state.recoveries.columns | against_bf16
         cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
-        cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after + account.applying}
-        cost |= {"seconds": time.perf_counter() - began + account.spent - account.lent}
+        cost |= account.seconds_of(loaded_after, applied_after, time.perf_counter() - began)
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
             Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
-    def _first(
-        self, state: ModelState, job: CellJob, recipe: Recipe, batch_size: int | None, shared: Shared | None
-    ) -> Evaluation:
+    def _first(self, state: ModelState, job: CellJob, recipe: Recipe, run: Callable[[], Evaluation]) -> Evaluation:
         """The run whose outputs are the cell's."""
         try:
-            return self._evaluate(state, job, batch_size, shared)
+            return run()
         except NoImage:  # the other processes of the cell may have readable ones
             if self._has_floor(job):
                 hand_over(state, job, recipe)

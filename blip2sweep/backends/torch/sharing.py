@@ -80,6 +80,11 @@ class Account:
     def spent(self) -> float:
         return sum(self.seconds.values()) + self.applying
 
+    def seconds_of(self, load: float, apply: float, whole: float) -> dict[str, float]:
+        """The columns of a cell's seconds. load, apply, whole: of its turn."""
+        own = whole + self.spent - self.lent
+        return {"seconds_load": load, "seconds_apply": apply + self.applying, "seconds": own}
+
 
 def _alone(asking: object, question: object) -> None:
     return None
