@@ -98,9 +98,8 @@ class Answers:
         found, times, n = copy(self), 1 + len(others), len(self.pictures)
         found.run, found.pictures = run, joined([self.pictures, *others])
         found.rows = [row + k * n for k in range(times) for row in self.rows]
-        found.prompts, found.references, found.options = (
-            own * times for own in (self.prompts, self.references, self.options)
-        )
+        found.prompts = self.prompts * times
+        found.references, found.options = self.references * times, self.options * times
         return found
 
     def _computed(self) -> list[Answer]:

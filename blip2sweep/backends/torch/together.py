@@ -129,7 +129,8 @@ class Together:
         self._seen.add(piece_of(job))
         *before, output = shared.chain.keys
         state.memo.needs_less(step, before)
-        self.ended |= self.work.store is None and output not in state.memo and shared.whole not in state.memo
+        kept = self.work.store is not None or any(name in state.memo for name in (output, shared.whole or output))
+        self.ended |= not kept
         if found is None:
             return []
         self._accounts[piece_of(job)] = shared.account
@@ -196,7 +197,7 @@ def takes_part(job: CellJob) -> bool:
 def unknown_bytes(state: ModelState, recipe: Recipe) -> int:
     """The bytes of a recipe's weights that are not remembered."""
     return sum(
-        state.loaded.model.get_submodule(layer.path).weight.nbytes  # type: ignore[union-attr, operator]
+        state.loaded.model.get_submodule(layer.path).weight.nbytes
         for part in recipe.parts.values()
         for layer, scheme in part.layers
         if weights_key(layer, scheme, None) not in state.weights
