@@ -17,6 +17,7 @@ from blip2sweep.backends.torch import model_state, together
 from blip2sweep.backends.torch.answers import Answers
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.sharing import Account
+from blip2sweep.cache.tensors import Memo
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.models.language import Prefilled
 from blip2sweep.models.load import Loaded
@@ -203,6 +204,16 @@ def test_where_features_cannot_be_kept_nothing_further_is_encoded_before_its_tur
     check_same(found := Ran(these), alone)
     assert found.backend.together.ended
     assert found.pictures == [IMAGES, 2 * IMAGES, *[IMAGES] * 6]
+
+
+def test_for_a_cell_that_was_encoded_early_its_output_alone_is_kept() -> None:
+    memo = Memo(torch.device("cpu"), 0, 10**6)
+    memo.expect([["state", "first"], ["state", "second"]])
+    memo.advance(0)
+    memo.needs_less(1, ["state", "unknown"])
+    assert [memo.remaining_uses(key) for key in ("state", "first", "second")] == [0, 0, 1]
+    memo.put("second", (torch.zeros(4),))
+    assert ("second" in memo, "state" in memo, memo.room) == (True, False, 10**6 - 16)
 
 
 # ---- what goes wrong
