@@ -71,6 +71,20 @@ class Memo:
             for name in [n for n, e in tier.entries.items() if self._next(e.key, step - 1) == inf]:
                 tier.pop(name)
 
+    def needs_less(self, step: int, keys: Collection[str]) -> None:
+        """Step `step` will not ask for these keys any more: what it wanted of them was made ahead."""
+        for uses in ((self._uses or {}).get(key, []) for key in keys):
+            if step in uses:
+                uses.remove(step)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in tier.entries for tier in self._tiers)
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be kept besides what is there."""
+        return sum(tier.budget - tier.bytes for tier in self._tiers)
+
     def remaining_uses(self, key: str) -> int:
         """The number of steps after this one that will ask for `key`. 0 without `expect`."""
         uses = (self._uses or {}).get(key, [])

@@ -174,7 +174,7 @@ SECTIONS: tuple[Section, ...] = (
         ("seconds_apply", NUMBER, "s", "to compress it", FAILED),
         ("seconds_recover", NUMBER, "s", "of the whole training, in this cell or in one before it", UNTRAINED),
         ("seconds_trained", NUMBER, "s", "of it, in this cell", UNTRAINED),
-        ("seconds_<stage>", NUMBER, "s", "of one stage of the computation", "where the stage did not run"),
+        ("seconds_<stage>", NUMBER, "s", "of one stage of the computation; of cells that are answered together, the cell's share", "where the stage did not run"),
         ("hits_<stage>", NUMBER, "", "what was known already: pictures, answers, layers, or blocks a picture", "where nothing is shared"),
         ("images_per_second", NUMBER, "1/s", "pictures, over all stages", FAILED),
         ("samples_per_second", NUMBER, "1/s", "samples, likewise", FAILED),

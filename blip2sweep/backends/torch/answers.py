@@ -6,6 +6,7 @@ Questions run in batches of like length. Where the model can, a picture is read 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import reduce
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from blip2sweep.backends.torch.matches import Match
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled, Sharing
+from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.question_text import prompts
@@ -86,9 +88,19 @@ class Answers:
             key = shared.language_key(self.pictures, question)
             known = shared.answered.get(key)
         shared.hits[self.stage] = len(known) if known else 0
-        answers = known or self._computed()
+        answers = known or shared.together(self, question) or self._computed()
         shared.answered.put(key, answers)
         return answers
+
+    def beside(self, others: Sequence[Rows], run: Run) -> Answers:
+        """The same questions about these pictures, and then about as many others, and so on. others: of the same images in
+        the same order. run: in which they are answered."""
+        found, times, n = copy(self), 1 + len(others), len(self.pictures)
+        found.run, found.pictures = run, joined([self.pictures, *others])
+        found.rows = [row + k * n for k in range(times) for row in self.rows]
+        found.prompts = self.prompts * times
+        found.references, found.options = self.references * times, self.options * times
+        return found
 
     def _computed(self) -> list[Answer]:
         """All answers, in the order of the samples."""

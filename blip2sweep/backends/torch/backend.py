@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -29,9 +29,10 @@ from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise,
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
 from blip2sweep.backends.torch.shared_work import SharedWork
-from blip2sweep.backends.torch.sharing import Shared
+from blip2sweep.backends.torch.sharing import Account, Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
 from blip2sweep.backends.torch.timing import device_name, in_model, latency
+from blip2sweep.backends.torch.together import Together
 from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.prepared import Prepared
@@ -63,6 +64,7 @@ class TorchBackend:
         self.device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
+        self.together = Together(self.shared_work, settings)
         self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
         self._tasks = PlannedTasks()
         # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
@@ -87,6 +89,7 @@ class TorchBackend:
         """Run one cell. Its recipe stays in the model until the next job."""
         began = time.perf_counter()
         state = self._loaded(job)
+        self.together.ended |= batch_size is not None  # memory ran out
         try:
             return self._run(state, job, batch_size or self.settings.get("batch_size"), began)
         except Exception as error:
@@ -163,32 +166,34 @@ class TorchBackend:
 
     def _run(self, state: ModelState, job: CellJob, batch_size: int | None, began: float) -> Answered:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
+        shared = self.together.of(state, job, batch_size)
+        account, applying = shared.account if shared else Account(), time.perf_counter()
         if propagates:
             remember_plain(state, job, self._whole(job))
         planned = recipe_of(state, job)
         recipe, packed = split(planned)
         check_packed(recipe, packed)
-        applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
+        applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - applying
         with packed_layers(state.loaded, packed):
-            evaluation = self._first(state, job, recipe, batch_size)
+            evaluation = self._first(state, job, recipe, lambda: self._evaluate(state, job, batch_size, shared))
             noise = batch_size_noise(
                 state, job, evaluation, lambda size: self._evaluate(state, job, size, None, anew=True)
             )
             distances = moved(state, job, self._whole(job)) if propagates else []
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
-        cost = cost_columns(evaluation, applied, state) | state.recoveries.columns | against_bf16
+        cost = cost_columns(evaluation, applied, state, account) | state.recoveries.columns | against_bf16
         cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
-        cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
+        cost |= account.seconds_of(loaded_after, applied_after, time.perf_counter() - began)
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
             Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
-    def _first(self, state: ModelState, job: CellJob, recipe: Recipe, batch_size: int | None) -> Evaluation:
+    def _first(self, state: ModelState, job: CellJob, recipe: Recipe, run: Callable[[], Evaluation]) -> Evaluation:
         """The run whose outputs are the cell's."""
         try:
-            return self._evaluate(state, job, batch_size, self.shared_work.of(state, job))
+            return run()
         except NoImage:  # the other processes of the cell may have readable ones
             if self._has_floor(job):
                 hand_over(state, job, recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -94,6 +94,27 @@ class Batches:
             torch.cuda.empty_cache()
 
 
+class Sizes:
+    """The batches of one evaluation, of images and of sequences; one for both where their size was chosen.
+
+    known: the sizes that earlier cells had to go down to.
+    """
+
+    def __init__(
+        self, loaded: Loaded, generation: Generation, batch_size: int | None, known: Mapping[str, int]
+    ) -> None:
+        self.images = image_batches(loaded, batch_size)
+        self.sequences = self.images if batch_size else sequence_batches(loaded, generation)
+        names = f"images {self.images.size}", f"sequences {self.sequences.size} {generation}"
+        self._named = dict(zip(names, (self.images, self.sequences), strict=True))
+        for name, batches in self._named.items():
+            batches.size = min(batches.size, known.get(name, batches.size))
+
+    def remember(self, known: dict[str, int]) -> None:
+        """Add the sizes that these had to go down to."""
+        known |= {name: batches.size for name, batches in self._named.items() if batches.halvings}
+
+
 class Clock:
     """Seconds for each stage, and the peak memory since the clock was made.
 
@@ -113,6 +134,11 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count seconds of stages that were measured elsewhere."""
+        for name, more in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + more
 
     def _now(self) -> float:
         if self.device.type == "cuda":

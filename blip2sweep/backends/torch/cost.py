@@ -6,14 +6,16 @@ from blip2sweep.apply.calibration import summary
 from blip2sweep.apply.patch import Applied
 from blip2sweep.backends.torch.evaluate import Evaluation
 from blip2sweep.backends.torch.model_state import ModelState
+from blip2sweep.backends.torch.sharing import Account
 from blip2sweep.wire.lines import Cost
 
 NESTED = ("seconds", "hits", "seconds_total", "bad_images")
 
 
-def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState) -> Cost:
-    """The columns of a cell's cost: those of its evaluation, layers written and recalled, and figures of calibration."""
-    weights: Cost = {"layers_written": applied.written, "hits_weights": applied.recalled}
+def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState, account: Account) -> Cost:
+    """The columns of a cell's cost: those of its evaluation, layers written and recalled, and figures of calibration.
+    account: of what was done before its turn."""
+    weights: Cost = {"layers_written": applied.written + account.written, "hits_weights": applied.recalled}
     return evaluation_columns(evaluation) | weights | summary(state.measured)
 
 

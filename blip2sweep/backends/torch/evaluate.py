@@ -11,10 +11,10 @@ import torch
 
 from blip2sweep.backends.torch.answers import Answer, Answers
 from blip2sweep.backends.torch.asked import AskedAll, of_answers, of_matches
-from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequence_batches
+from blip2sweep.backends.torch.batching import Clock, Run, Sizes
 from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.matches import Matches
-from blip2sweep.backends.torch.sharing import Shared
+from blip2sweep.backends.torch.sharing import Account, Shared
 from blip2sweep.errors import UserError
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.language import Matcher
@@ -67,13 +67,9 @@ def evaluate(
     match of a model without.
     """
     _check(loaded, task, batch_size)
-    images = image_batches(loaded, batch_size)
-    sequences = images if batch_size else sequence_batches(loaded, generation)
     known = batch_sizes if batch_sizes is not None else {}
-    names = {f"images {images.size}": images, f"sequences {sequences.size} {generation}": sequences}
-    for name, batches in names.items():
-        batches.size = min(batches.size, known.get(name, batches.size))
-    run = Run(loaded, images, sequences, Clock(loaded.device))
+    sizes = Sizes(loaded, generation, batch_size, known)
+    run = Run(loaded, sizes.images, sizes.sequences, Clock(loaded.device))
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
@@ -86,7 +82,7 @@ def evaluate(
         asking = Answers(run, encoded, generation, task.rules, samples, nll_references, anew)
         answers = asking.all(shared)
         asked = of_answers(asking, answers)
-    known |= {name: batches.size for name, batches in names.items() if batches.halvings}
+    sizes.remember(known)
     columns = columns_of(task.rules.REQUESTS, ranked(task) > 0)
     records = [record(s, a, columns) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded, asked)
@@ -123,12 +119,13 @@ def _finite(nll: Likelihood) -> float | None:
 
 
 def _cost(run: Run, encoded: Features, samples: int, shared: Shared | None) -> dict[str, Any]:
-    clock = run.clock
+    clock, account = run.clock, shared.account if shared else Account()
+    clock.add(account.seconds)
     total = sum(clock.seconds.values())
     name = torch.cuda.get_device_name(clock.device) if clock.device.type == "cuda" else clock.device.type
     return {
         "seconds": dict(clock.seconds),
-        "hits": dict(shared.hits) if shared else {},
+        "hits": {**shared.hits, **account.hits} if shared else {},
         "seconds_total": total,
         "images_per_second": len(encoded.ids) / total if total else None,
         "samples_per_second": samples / total if total else None,

@@ -52,11 +52,19 @@ class SharedWork:
         """Where this job looks and leaves results. None where nothing is shared."""
         if not self.remember:
             return None
-        step = next((i for i, j in enumerate(self.jobs) if _piece(j) == _piece(job)), None)
+        step = self.step(job)
         if step is not None:
             state.memo.advance(step)
+        return self.shared(state, job)
+
+    def step(self, job: CellJob) -> int | None:
+        """The number of a job among those that come; None where it is not expected."""
+        return next((i for i, j in enumerate(self.jobs) if piece_of(j) == piece_of(job)), None)
+
+    def shared(self, state: ModelState, job: CellJob) -> Shared:
+        """`of` a job whose turn it is not."""
         after, origin = state.loaded.images[-1].name, self._origin(state, job)
-        shared = Shared(state.memo, self._chain(state, job), after, origin, state.answers, self.store)
+        shared = Shared(state.memo, self.chain(state, job), after, origin, state.answers, self.store)
         shared.whole = self._whole(state, job)
         shared.images = [] if shared.whole is None else [*self.task(job).images]
         return shared
@@ -65,20 +73,21 @@ class SharedWork:
         """The key of what the language model sees of all images, of a round of them; None of any other job."""
         if "places" not in job["task"] or "share" in job["task"]:
             return None
-        return self._chain(state, whole(job)).output
+        return self.chain(state, whole(job)).output
 
     def _wanted(self, state: ModelState, job: CellJob) -> tuple[str, ...]:
         """The keys that a job will look for. Empty where the job is wrong: its own turn reports that."""
         try:
             if canonical_json(job["model"]) != state.name:
                 return ()
-            own = self._chain(state, job).keys
+            own = self.chain(state, job).keys
             of_all = self._whole(state, job)
             return own if of_all is None else (*own, of_all)
         except UserError:
             return ()
 
-    def _chain(self, state: ModelState, job: CellJob) -> Chain:
+    def chain(self, state: ModelState, job: CellJob) -> Chain:
+        """The keys of all that a job computes."""
         return chain_of(self._origin(state, job), state.entries(job["recipe"]), state.loaded.anatomy.stages)
 
     def _origin(self, state: ModelState, job: CellJob) -> JsonObject:
@@ -91,6 +100,6 @@ class SharedWork:
         return state.origins[name]
 
 
-def _piece(job: CellJob) -> tuple[str, str | None]:
+def piece_of(job: CellJob) -> tuple[str, str | None]:
     """Names a job among those of its worker: the cell, and of a round its images."""
     return job["key"], job["task"].get("places")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -62,12 +62,42 @@ class AnswerCache(Generic[T]):
             self._lists.popitem(last=False)
 
 
+@dataclass
+class Account:
+    """What was done for a cell in the turn of another (together.py), which is the cell's own cost.
+
+    seconds: of each stage. hits: what was not computed then. applying: seconds of its recipe. written: layers whose
+    weights were computed. lent: seconds of the cell's own turn in which others were computed.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    hits: dict[str, float] = field(default_factory=dict)
+    applying: float = 0.0
+    written: int = 0
+    lent: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        return sum(self.seconds.values()) + self.applying
+
+    def seconds_of(self, load: float, apply: float, whole: float) -> dict[str, float]:
+        """The columns of a cell's seconds. load, apply, whole: of its turn."""
+        own = whole + self.spent - self.lent
+        return {"seconds_load": load, "seconds_apply": apply + self.applying, "seconds": own}
+
+
+def _alone(asking: object, question: object) -> None:
+    return None
+
+
 @dataclass(eq=False)
 class Shared:
     """The stores of a cell, and its chain of keys.
 
     origin: the start of the chain. after: the stage before the language model's. hits: what was not computed, for the
-    cell's cost. whole, images: of a round, the key of the same output for all images, and those of the round.
+    cell's cost. whole, images: of a round, the key of the same output for all images, and those of the round. account: of
+    what was done before its turn. together: answers the cell's questions (`Answers`) with those of later cells; None
+    where it is to be answered alone.
     """
 
     memo: Memo
@@ -79,6 +109,8 @@ class Shared:
     hits: dict[str, float] = field(default_factory=dict)
     whole: str | None = None
     images: Sequence[Id] = ()
+    account: Account = field(default_factory=Account)
+    together: Callable[[Any, object], list[Any] | None] = _alone
 
     # ---- what the language model sees of all images
 

@@ -99,7 +99,7 @@ def test_prompts_of_the_same_tokens_and_other_texts_share_no_answer(
     questions: list[str] = []
 
     class Stores:
-        answered, hits = AnswerCache[Answer](), dict[str, float]()
+        answered, hits, together = AnswerCache[Answer](), dict[str, float](), staticmethod(lambda *_: None)
 
         def language_key(self, _pictures: Rows, question: object) -> str:
             questions.append(str(question))
