@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from blip2sweep.wire.pack import TaskJob
-from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook
+from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook, unknown
 
 SECONDS = 300.0  # without an answer it hangs: reading a large set of references takes some ten seconds on a busy node
 TRIES = 2  # processes that may die or hang, before no further one is started
@@ -39,7 +39,7 @@ class LookProcess:
     def __call__(self, request: LookRequest) -> LookAnswer:
         """The answer, also where there is none: its error then says why."""
         if self.given_up:
-            return {"reason": None, "error": self.given_up}
+            return unknown(self.given_up)
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
@@ -52,7 +52,7 @@ class LookProcess:
             why = f"the process that looks at cells: {why}"
             self.given_up = why if self._died >= TRIES else ""
             self.close()
-            return {"reason": None, "error": why}
+            return unknown(why)
         finally:
             late.cancel()
 
