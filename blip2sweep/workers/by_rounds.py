@@ -34,6 +34,15 @@ from blip2sweep.workers.rounds import Ask, jobs_of
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
 
 
+class Schedule(NamedTuple):
+    """How a cell may stop. request: None where it may not. places: after how many images it is looked at, the last of them
+    all. least: with fewer it does not stop, because a result with fewer than there are would not count."""
+
+    request: StopRequest | None
+    places: list[int]
+    least: float
+
+
 class Judged(NamedTuple):
     """What becomes of a cell after its looks. stopped: where and why it may stop. ahead: if not, up to which of the looks to
     come its next images are asked for at once."""
@@ -80,14 +89,14 @@ class ByRounds:
             return ask(job)
         images = self.joined.images(job)
         known, there = (_answered(prefix), prefix.images) if prefix else (None, 0)
-        places = looks(images) if request else [images]
-        judged = self._judged(job, request, known, places, range(there + 1))
+        schedule = Schedule(request, looks(images) if request else [images], self._least(job))
+        judged = self._judged(job, schedule, known, range(there + 1))
         while judged.stopped is None and there < images:
             if known and stopping.asked():
                 raise WorkerStopped(goes_on=True)
-            steps = [there, *(n for n in places if there < n <= judged.ahead)]
+            steps = [there, *(n for n in schedule.places if there < n <= judged.ahead)]
             known = self._further(job, known, steps, ask)
-            judged = self._judged(job, request, known, places, range(there + 1, steps[-1] + 1))
+            judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1))
             there = steps[-1]
         assert known is not None
         if judged.stopped is None:
@@ -139,16 +148,14 @@ class ByRounds:
         return bool(floor or (moved and "propagation" not in found.artifacts))
 
     def _least(self, job: CellJob) -> float:
-        """After how many images a cell may stop: a result with fewer than there are would not count."""
+        """How many images the result has that counts now."""
         result = self._attempts(job["key"]).result
         return images_of(result) if result else 0
 
-    def _judged(
-        self, job: CellJob, request: StopRequest | None, known: Answered | None, places: Sequence[int], new: range
-    ) -> Judged:
+    def _judged(self, job: CellJob, schedule: Schedule, known: Answered | None, new: range) -> Judged:
         """What a cell does at the looks of `new` that count. known: of its first images, as many as `new` ends before."""
-        least, coming = self._least(job), [n for n in places if n >= new.stop]
-        at = [n for n in places[:-1] if n in new and n >= least]
+        request, places, least = schedule
+        coming, at = [n for n in places if n >= new.stop], [n for n in places[:-1] if n in new and n >= least]
         next_one = next((n for n in coming if n >= least), places[-1])
         answer = self._look(job, known, request, at, coming) if request and known and at else None
         if answer is None:

@@ -20,7 +20,7 @@ from blip2sweep.results import looking, prefixes
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.predictions import read_predictions, stem
-from blip2sweep.wire.stopping import LookAnswer, LookRequest
+from blip2sweep.wire.stopping import LookAnswer, LookRequest, unknown
 from blip2sweep.workers import by_rounds
 from blip2sweep.workers.by_rounds import NOT_THERE, ByRounds
 from blip2sweep.workers.run_cell import run_cell
@@ -32,16 +32,16 @@ OF = 200  # images of so many questions
 
 
 class Here:
-    """In the place of the process that looks at cells. looked: after how many samples."""
+    """In the place of the process that looks at cells. looked: the looks of each request."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.looks, self.looked = looking.Looks(output_dir), list[int]()
+        self.looks, self.looked = looking.Looks(output_dir), list[list[int]]()
 
     def warm(self, task: object) -> None:
         self.warmed = task
 
     def __call__(self, request: LookRequest) -> LookAnswer:
-        self.looked.append(len(request["predictions"]["id"]))
+        self.looked.append(request["looks"])
         return looking.answer(self.looks, request)
 
     def close(self) -> None:
@@ -122,7 +122,8 @@ def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: P
     early = work("same")
     assert early["stopped"] == {"images": 128, "of": OF, "reason": "known to ±5 %", "stop": "known", "margin": 0.05}
     assert work.backend.asked[1:] == ["0-64", "64-96", "96-128"]
-    assert work.rounds.look.looked == [3 * n for n in (64, 96, 128)]  # a picture brings all its questions
+    assert work.rounds.look.looked == [[64], [96], [128]]
+    assert early["cost"]["images_computed"] == 128
     known, all_of_it = predictions(work, early), Dummy({})(cells["same"]).predictions
     assert len({*known.image_id}) == 128
     assert [i for i in all_of_it.id if i in {*known.id}] == known.id  # the task's order
@@ -152,7 +153,7 @@ def test_a_cell_whose_first_images_were_not_measured_as_is_asked_for_now_runs_th
     for asked in ("noise_floor", "propagation"):
         work = Work(tmp_path, calibrated, stop, margin=0.5)  # by which it would stop after 64 images
         work.settings[asked] = True
-        first = ["all"] if stop is None else ["0-64", "64-96", "96-128"]
+        first = ["all"] if stop is None else ["0-64,64-96,96-128"]  # before it had as many, it would not count
         work.rounds(calibrated["same"], work.backend)
         assert work.backend.asked == first
         assert work.said == ["runs its first 128 images again, which were not measured as is asked for now"]
@@ -190,11 +191,14 @@ def test_references_are_read_ahead_for_the_first_cell_that_may_stop(tmp_path: Pa
 
 
 def test_a_cell_that_is_never_known_is_the_whole_one(tmp_path: Path, cells: dict[str, Any]) -> None:
+    """Two rounds: no look is likely to tell. All of them are taken."""
     work = Work(tmp_path, cells)
     work("base")
     result = work("other")
     assert "stopped" not in result
-    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128", "128-192", "192-200"]
+    assert work.backend.asked[1:] == ["0-64", "64-96,96-128,128-192,192-200"]
+    assert work.rounds.look.looked == [[64], [96, 128, 192]]
+    assert result["cost"]["images_computed"] == OF
     assert result["predictions"] == Dummy({})(cells["other"]).predictions.hash
     assert work.kept == []
 
@@ -258,7 +262,7 @@ def test_a_worker_that_ends_between_rounds_loses_the_round_in_hand_alone(
     again = Work(tmp_path, cells)
     assert again("same")["stopped"]["images"] == 128
     assert again.backend.asked == ["96-128"]
-    assert again.rounds.look.looked == [3 * 96, 3 * 128]  # the look that nobody saw is taken again
+    assert again.rounds.look.looked == [[64, 96], [128]]  # looks that nobody may have seen are taken again
     assert again.kept == []
 
 
@@ -352,7 +356,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, Any]) -> tu
     said = Dummy({})(cells["other"]).predictions
     request: LookRequest = {
         "task": cells["other"]["task"], "predictions": {k: [*v] for k, v in said.columns.items()},
-        "baseline": stem(base["key"], base["predictions"]), "stop": "verdict", "margin": 0.9,
+        "baseline": stem(base["key"], base["predictions"]), "stop": "verdict", "margin": 0.9, "looks": [64, 200], "coming": [],
     }  # fmt: skip
     return folder, request
 
@@ -361,14 +365,11 @@ def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest
     folder, request = asked
     look = LookProcess(folder)
     look.warm(request["task"])
-    assert look(request) == {"reason": "within 90 %", "error": None}
+    assert look(request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
     assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
     assert look._process is not None
     os.kill(look._process.pid, signal.SIGKILL)
-    assert look(request) == {
-        "reason": None,
-        "error": "the process that looks at cells: it ended without an answer",
-    }
+    assert look(request) == unknown("the process that looks at cells: it ended without an answer")
     assert look.given_up == ""
     look.warm(request["task"])
     os.kill(look._process.pid, signal.SIGSTOP)
