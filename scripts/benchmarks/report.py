@@ -84,7 +84,7 @@ def compared(
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
         "images_per_second": seen * workers / mine["in_cells"],
         "rounds": mine["rounds"], "floor": shares(given, mine, round(seen), floor.peak(given.device)) if args.task == "caption" else {},
-        "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
+        "stages": table(given, plan, mine), "asked_images": mine["asked_images"], "counted_images": mine["counted_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
@@ -127,7 +127,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         )
     yield from several(found["runs"]) if "runs" in found else ()
     if found["asked_images"] < 1:
-        yield f"  cells stopped early: {100 * found['asked_images']:.0f} % of the images were evaluated"
+        shares = [f"{100 * found[name]:.1f} %" for name in ("counted_images", "asked_images")]
+        yield f"  cells stopped early: results stand on {shares[0]} of the images, {shares[1]} were computed"
         yield from by_size(found["rounds"], found["cells"])
     yield f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}"
     yield f"  the language stage alone: {found['captions_per_second']:.0f} texts/s"

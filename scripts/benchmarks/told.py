@@ -41,6 +41,18 @@ def predictions(result: ResultLine, output_dir: Path) -> Predictions:
 
 
 def share_of_images(results: Sequence[Mapping[str, Any]]) -> float:
-    """Of the images of all cells, those that were evaluated; 1 where no cell stopped."""
+    """Of the images of all cells, those that were computed; 1 where no cell stopped."""
+    return sum(_computed(r) for r in results) / len(results)
+
+
+def _computed(result: Mapping[str, Any]) -> float:
+    """The share of a cell, also of images beyond those that its result stands on, of which earlier versions computed none."""
+    if (stopped := result.get("stopped")) is None:
+        return 1.0
+    return float(result.get("cost", {}).get("images_computed", stopped["images"]) / stopped["of"])
+
+
+def share_that_counts(results: Sequence[Mapping[str, Any]]) -> float:
+    """Of the images of all cells, those that results stand on."""
     stopped = [r.get("stopped") or {"images": 1, "of": 1} for r in results]
     return sum(s["images"] / s["of"] for s in stopped) / len(stopped)
