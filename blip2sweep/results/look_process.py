@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -36,14 +37,16 @@ class LookProcess:
         with contextlib.suppress(OSError):  # the first look says so
             self._send({"task": task})
 
-    def __call__(self, request: LookRequest) -> LookAnswer:
-        """The answer, also where there is none: its error then says why."""
+    def __call__(self, request: LookRequest, meanwhile: Callable[[], object] = lambda: None) -> LookAnswer:
+        """The answer, also where there is none: its error then says why. meanwhile: what is done while the process judges;
+        what it raises is raised."""
         if self.given_up:
             return unknown(self.given_up)
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
             process = self._send(request)
+            meanwhile()
             answer: LookAnswer = json.loads(_pipe(process.stdout).readline())
             return answer
         except (OSError, ValueError):
@@ -53,6 +56,9 @@ class LookProcess:
             self.given_up = why if self._died >= TRIES else ""
             self.close()
             return unknown(why)
+        except BaseException:
+            self.close()  # its answer would be taken for that of the next request
+            raise
         finally:
             late.cancel()
 

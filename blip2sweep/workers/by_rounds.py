@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -90,13 +91,14 @@ class ByRounds:
         images = self.joined.images(job)
         known, there = (_answered(prefix), prefix.images) if prefix else (None, 0)
         schedule = Schedule(request, looks(images) if request else [images], self._least(job))
-        judged = self._judged(job, schedule, known, range(there + 1))
+        judged = self._judged(job, schedule, known, range(there + 1), _nothing)
         while judged.stopped is None and there < images:
             if known and stopping.asked():
                 raise WorkerStopped(goes_on=True)
             steps = [there, *(n for n in schedule.places if there < n <= judged.ahead)]
             known = self._further(job, known, steps, ask)
-            judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1))
+            keep = self._keeping(job, known, steps)
+            judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1), keep)
             there = steps[-1]
         assert known is not None
         if judged.stopped is None:
@@ -104,14 +106,16 @@ class ByRounds:
         return replace(self.joined.first(job, judged.stopped["images"], known), stopped=judged.stopped)
 
     def _further(self, job: CellJob, known: Answered | None, steps: Sequence[int], ask: Ask) -> Answered:
-        """What is known after a further round, between these places. It is kept on disk, except where it is the whole cell
-        with nothing left to judge."""
+        """What is known after a further round, between these places."""
         found = ask(round_of(job, *steps))
         found = replace(found, cost=found.cost | {"images_computed": steps[-1] - steps[0]})
-        found = self.joined.rounds(job, [known, found] if known else [found])
-        if len(steps) > 2 or steps[-1] < self.joined.images(job):
-            write_prefix(self.output_dir, job["key"], _prefix(steps[-1], found))
-        return found
+        return self.joined.rounds(job, [known, found] if known else [found])
+
+    def _keeping(self, job: CellJob, known: Answered, steps: Sequence[int]) -> Callable[[], None]:
+        """What keeps a round on disk, once; nothing where it is the whole cell and nothing is left to judge."""
+        if len(steps) == 2 and steps[-1] == self.joined.images(job):
+            return _nothing
+        return cache(lambda: write_prefix(self.output_dir, job["key"], _prefix(steps[-1], known)))
 
     def committed(self, job: CellJob) -> None:
         """What was kept of the cell's rounds is no longer needed."""
@@ -152,12 +156,16 @@ class ByRounds:
         result = self._attempts(job["key"]).result
         return images_of(result) if result else 0
 
-    def _judged(self, job: CellJob, schedule: Schedule, known: Answered | None, new: range) -> Judged:
-        """What a cell does at the looks of `new` that count. known: of its first images, as many as `new` ends before."""
+    def _judged(
+        self, job: CellJob, schedule: Schedule, known: Answered | None, new: range, keep: Callable[[], None]
+    ) -> Judged:
+        """What a cell does at the looks of `new` that count. known: of its first images, as many as `new` ends before. keep:
+        keeps it on disk, while it is judged."""
         request, places, least = schedule
         coming, at = [n for n in places if n >= new.stop], [n for n in places[:-1] if n in new and n >= least]
         next_one = next((n for n in coming if n >= least), places[-1])
-        answer = self._look(job, known, request, at, coming) if request and known and at else None
+        answer = self._look(job, known, request, at, coming, keep) if request and known and at else None
+        keep()  # where nothing was judged, or by a process that died
         if answer is None:
             return Judged(None, next_one)
         if request and answer["reason"] and answer["images"]:
@@ -165,8 +173,9 @@ class ByRounds:
         return Judged(None, answer["ahead"] or next_one)
 
     def _look(
-        self, job: CellJob, known: Answered, request: StopRequest, at: list[int], coming: list[int]
-    ) -> LookAnswer | None:
+        self, job: CellJob, known: Answered, request: StopRequest, at: list[int], coming: list[int],
+        keep: Callable[[], None],
+    ) -> LookAnswer | None:  # fmt: skip
         """What is said of a cell after so many images, and of the looks to come; None where nothing can tell."""
         baseline = self._attempts(job["baseline"]).result
         if baseline is None or not baseline["predictions"]:
@@ -176,11 +185,15 @@ class ByRounds:
             "task": job["task"], "predictions": {k: [*v] for k, v in known.predictions.columns.items()},
             "baseline": predictions_name(baseline), "stop": request["stop"], "margin": request["margin"],
             "looks": at, "coming": coming,
-        })  # fmt: skip
+        }, keep)  # fmt: skip
         if answer["error"]:
             self.say(job["key"], f"goes on, compared with nothing: {answer['error']}")
             self.warn(f"some cells went on because they could not be compared: {answer['error']}")
         return answer
+
+
+def _nothing() -> None:
+    """Keeps nothing."""
 
 
 def _stopped(images: int, of: int, reason: str, request: StopRequest) -> Stopped:

@@ -119,9 +119,9 @@ class Times:
 
     def between(self, module: Any) -> None:
         """What happens between two rounds of a cell that may stop: looks, joining, and keeping what is known."""
-        owner, name, span = BETWEEN[module.__name__]
+        owner, name = BETWEEN[module.__name__]
         own = getattr(module, owner) if owner else module
-        setattr(own, name, self.timed(getattr(own, name), span))
+        setattr(own, name, self.timed(getattr(own, name), "between rounds"))
 
     def language(self, module: Any) -> None:
         """What reads and writes texts (blip2sweep/models/language.py), of all classes that a module defines."""
@@ -132,10 +132,10 @@ class Times:
                 setattr(own, method, self.kept(getattr(own, method), TOKENIZED[method]))
 
 
-BETWEEN = {  # {module: (class, or nothing; function; name of the span)}
-    "blip2sweep.results.look_process": ("LookProcess", "__call__", "looks"),
-    "blip2sweep.backends.shares": ("Joiner", "rounds", "joining rounds"),
-    "blip2sweep.results.prefixes": ("", "write_prefix", "keeping rounds"),
+BETWEEN = {  # {module: (class, or nothing; function)}
+    "blip2sweep.results.look_process": ("LookProcess", "__call__"),
+    "blip2sweep.backends.shares": ("Joiner", "rounds"),
+    "blip2sweep.results.prefixes": ("", "write_prefix"),
 }
 METHODS = {"prefill": BEGIN, "prefix": BEGIN, "generate": GREEDY}
 TOKENIZED = {"prompt_ids": "prompts", "reference_ids": "references"}

@@ -50,8 +50,9 @@ class Here:
     def warm(self, task: object) -> None:
         self.warmed = task
 
-    def __call__(self, request: LookRequest) -> LookAnswer:
+    def __call__(self, request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
         self.looked.append(request["looks"])
+        meanwhile()
         return looking.answer(self.looks, request)
 
     def close(self) -> None:
@@ -377,6 +378,9 @@ def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest
     look.warm(request["task"])
     assert look(request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
     assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
+    with pytest.raises(ZeroDivisionError):
+        look({**request, "margin": 0.8}, lambda: 1 / 0)
+    assert look(request)["reason"] == "within 90 %"  # and no answer to the request before
     assert look._process is not None
     os.kill(look._process.pid, signal.SIGKILL)
     assert look(request) == unknown("the process that looks at cells: it ended without an answer")
@@ -403,7 +407,7 @@ class Scored:
         found = ((n, decide(self.rule, kept(image_sums(self.x[:n], self.b[:n])))) for n in places)
         return next(((n, reason) for n, reason in found if reason), None)
 
-    def __call__(self, request: LookRequest) -> LookAnswer:
+    def __call__(self, request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
         there = len({*request["predictions"]["image_id"]})
         assert all(n <= there for n in request["looks"])
         assert request["coming"] == [n for n in looks(OF) if n > there]
@@ -487,7 +491,8 @@ def test_a_worker_that_is_killed_while_a_cell_is_judged_computes_nothing_again(
     work = Work(tmp_path, cells)
     work("base")
 
-    def killed(request: LookRequest) -> LookAnswer:
+    def killed(request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
+        meanwhile()
         if len(request["looks"]) > 1:
             raise KeyboardInterrupt
         return looking.answer(looking.Looks(tmp_path), request)
