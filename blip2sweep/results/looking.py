@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.machine.processes import ends_with_its_input
 from blip2sweep.metrics import METRICS, Images, images
 from blip2sweep.metrics.forecast import forecast
 from blip2sweep.metrics.metric import FloatArray
@@ -114,11 +114,7 @@ class MainMetric:
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
-    for signum in (
-        signal.SIGUSR2,
-        signal.SIGTERM,
-    ):  # Slurm signals every process of a job; this one ends with its input
-        signal.signal(signum, signal.SIG_IGN)
+    ends_with_its_input()
     looks = Looks(Path(sys.argv[1]))
     for line in sys.stdin:
         request: LookRequest | WarmLook = json.loads(line)

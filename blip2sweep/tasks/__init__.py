@@ -80,13 +80,11 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
 
 
 def _part(whole: TaskData, config: Mapping[str, Any]) -> TaskData:
-    """The samples of a job's round, of its places in the random order, and of its share."""
+    """The samples of a job's round, of one segment of the random order, and of its share."""
     if "round" in config:
         whole = of_round(whole, config["round"])
-    segments = segments_of(config["places"]) if "places" in config else []
-    if len(segments) > 1:
-        return _together(whole, [_part(whole, one) for one in _segments(config)])
-    for first, end in segments:
+    if "places" in config:
+        ((first, end),) = segments_of(config["places"])
         drawn = {*order_of(whole.fingerprint, [*whole.images])[first:end]}
         whole = whole.part([s for s in whole.samples if s.image_id in drawn])
     if "share" in config:
