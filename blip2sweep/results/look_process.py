@@ -45,22 +45,40 @@ class LookProcess:
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
-            process = self._send(request)
+            sent = self._sends(request)
             meanwhile()
-            answer: LookAnswer = json.loads(_pipe(process.stdout).readline())
-            return answer
-        except (OSError, ValueError):
-            self._died += 1
-            why = f"no answer within {self.seconds:.0f} s" if not late.is_alive() else "it ended without an answer"
-            why = f"the process that looks at cells: {why}"
-            self.given_up = why if self._died >= TRIES else ""
-            self.close()
-            return unknown(why)
+            return (self._read() if sent else None) or self._lost(in_time=late.is_alive())
         except BaseException:
             self.close()  # its answer would be taken for that of the next request
             raise
         finally:
             late.cancel()
+
+    def _sends(self, request: LookRequest) -> bool:
+        """Whether the process took the request."""
+        try:
+            self._send(request)
+        except OSError:
+            return False
+        return True
+
+    def _read(self) -> LookAnswer | None:
+        """The answer of a process that lives."""
+        assert self._process is not None
+        try:
+            answer: LookAnswer = json.loads(_pipe(self._process.stdout).readline())
+        except (OSError, ValueError):
+            return None
+        return answer
+
+    def _lost(self, in_time: bool) -> LookAnswer:
+        """In the place of an answer that did not come."""
+        self._died += 1
+        why = "it ended without an answer" if in_time else f"no answer within {self.seconds:.0f} s"
+        why = f"the process that looks at cells: {why}"
+        self.given_up = why if self._died >= TRIES else ""
+        self.close()
+        return unknown(why)
 
     def close(self) -> None:
         """End the process. It writes nothing, so it may end at any time."""

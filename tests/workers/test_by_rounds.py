@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from blip2sweep import files
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
+from blip2sweep.errors import UserError
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.stopping import Rule, decide, image_sums, kept, looks
@@ -372,14 +373,19 @@ def asked(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, Any]) -> tu
     return folder, request
 
 
+def full_disk() -> None:
+    raise UserError("a full disk")
+
+
 def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest]) -> None:
     folder, request = asked
     look = LookProcess(folder)
     look.warm(request["task"])
     assert look(request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
     assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
-    with pytest.raises(ZeroDivisionError):
-        look({**request, "margin": 0.8}, lambda: 1 / 0)
+    with pytest.raises(ValueError, match="a full disk"):
+        look({**request, "margin": 0.8}, full_disk)
+    assert (look.given_up, look._died) == ("", 0)
     assert look(request)["reason"] == "within 90 %"  # and no answer to the request before
     assert look._process is not None
     os.kill(look._process.pid, signal.SIGKILL)
@@ -426,7 +432,7 @@ def whole(cells: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, Dummy({})(cells["same"]), order_of(data.fingerprint, [*data.images])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6), changed=st.floats(0, 1), keeps=st.floats(0, 1.2), stop=st.sampled_from(["known", "verdict"]),
     margin=st.sampled_from([0.02, 0.05, 0.1, 0.2]), first=st.sampled_from([0, 1, 40, 64, 70, 96, 199, OF]), jumps=st.integers(0, 10**6),
