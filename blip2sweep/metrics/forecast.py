@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.stopping import Ratio, Rule, Sums, decide, interval
 
-CAUTION = 1.25  # as so many images each of those to come counts: spreads that were seen too large are not rare
+CAUTION = 1.2  # as so many images each of those to come counts: spreads that were seen too large are not rare
 DRIFT = 0.3  # by how much of its half width a value may still move towards where the rule is satisfied
 Flags = NDArray[np.bool_]
 
