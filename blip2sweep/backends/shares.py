@@ -14,6 +14,7 @@ from pathlib import Path
 from blip2sweep.backends.backend import Answered, Artifacts, SecondRun
 from blip2sweep.rows import Id
 from blip2sweep.tasks import PlannedTasks
+from blip2sweep.tasks.order import order_of, places_of, prefix, segments_of
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.task import task_of
 from blip2sweep.wire.lines import Cost, Scalar
@@ -22,7 +23,7 @@ from blip2sweep.wire.pack import CellJob, JsonObject, TaskJob
 Total = Callable[[Iterable[float]], float]  # `max`, of pieces at the same time, or `sum`, of one after the other
 LARGEST = ("peak_memory_bytes",)
 SMALLEST = ("batch_size", "sequence_batch_size")
-ADDED = ("oom_halvings",)
+ADDED = ("oom_halvings", "images_computed")
 PIECES = {"share", "places"}  # fields of a task that say which of its images a job has
 MEANS = ("gflops", "tokens_written")  # over samples: what names of columns begin with
 SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {column: what of the predictions it counts}
@@ -46,10 +47,18 @@ def share_of(job: CellJob, rank: int, count: int, folder: Path) -> CellJob:
     return {**job, "task": task, "share": {"rank": rank, "count": count, "folder": str(folder)}}
 
 
-def round_of(job: CellJob, first: int, end: int) -> CellJob:
-    """The job of a round: the images at these places of the sample set's random order (tasks/order.py)."""
-    task: TaskJob = {**job["task"], "places": f"{first}-{end}"}
+def round_of(job: CellJob, *steps: int) -> CellJob:
+    """The job of a round: the images from the first to the last of these places of the sample set's random order
+    (tasks/order.py). Between each two of them is a segment that other cells may have as a round of its own."""
+    task: TaskJob = {**job["task"], "places": places_of(steps)}
     return {**job, "task": task}
+
+
+def segments_of_round(job: CellJob) -> list[CellJob]:
+    """A round's job for each of its segments; a job that is no round, or of one segment, as it is."""
+    if "places" not in job["task"]:
+        return [job]
+    return [round_of(job, *segment) for segment in segments_of(job["task"]["places"])]
 
 
 def whole(job: CellJob) -> CellJob:
@@ -87,6 +96,12 @@ class Joiner:
     def images(self, job: CellJob) -> int:
         """How many images the cell has."""
         return len(self._of(whole(job)["task"]).images)
+
+    def first(self, job: CellJob, images: int, found: Answered) -> Answered:
+        """An answer without what it has of other images than the first of the sample set's order. Its cost stays."""
+        data = self._of(whole(job)["task"])
+        rows = prefix(order_of(data.fingerprint, [*data.images]), found.predictions.image_id, images)
+        return replace(found, predictions=found.predictions.take(rows))
 
     def has_first(self, job: CellJob, images: int, predictions: Predictions) -> bool:
         """Whether predictions are of the first images of the sample set's order, and of all samples of these."""

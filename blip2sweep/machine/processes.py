@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import getpass
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -75,3 +76,10 @@ def settle_user() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = str(Path(tempfile.gettempdir()) / f"home-{os.getuid()}")
+
+
+def ends_with_its_input() -> None:
+    """Ignore the signals that Slurm sends to every process of a job, in one that a worker feeds and that ends with its
+    input."""
+    for signum in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

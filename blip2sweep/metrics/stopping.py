@@ -85,20 +85,30 @@ def ratio(metric: Metric, cell: FloatArray, baseline: FloatArray, images: Images
     default one each. Nothing is known where the two count other samples, such as a share of those answered correctly.
     Raises ValueError for a metric that `can_stop` refuses, and for arrays of other samples.
     """
+    sums = sums_of(metric, cell, baseline, images)
+    return Ratio(np.nan, -np.inf, np.inf) if sums is None else kept(sums)
+
+
+def sums_of(metric: Metric, cell: FloatArray, baseline: FloatArray, images: Images | None = None) -> Sums | None:
+    """The sums that `ratio` goes by; None where the two count other samples. The arguments and errors are its own."""
     if not can_stop(metric) or metric.ratio is None:
         raise ValueError(f"{metric.name}: no share of image sums; use a metric that can_stop allows")
     base, own = counted(metric, baseline, cell, images)
     score, weight = metric.ratio
     if not len(base) or not np.array_equal(base[:, weight], own[:, weight]):
-        return Ratio(np.nan, -np.inf, np.inf)
-    return of_images(own[:, score], base[:, score])
+        return None
+    return image_sums(own[:, score], base[:, score])
 
 
-def of_images(x: FloatArray, b: FloatArray) -> Ratio:
-    """The same from the scores of n images, (n,) each, of a cell and its baseline."""
+def image_sums(x: FloatArray, b: FloatArray) -> Sums:
+    """The sums of the scores of n images, (n,) each, of a cell and its baseline."""
     scoring = x > SCORES * b.mean()
     told = len(x), x.sum(), b.sum(), x @ x, b @ b, x @ b, (x != b).sum(), scoring.sum()
-    sums = Sums(*(np.asarray(s, dtype=np.float64) for s in told))
+    return Sums(*(np.asarray(s, dtype=np.float64) for s in told))
+
+
+def kept(sums: Sums) -> Ratio:
+    """What a cell keeps with its 99.5 % interval, from its sums at one look."""
     if not (sums.b > 0 and np.isfinite(sums.x)):
         return Ratio(np.nan, -np.inf, np.inf)
     low, high = interval(sums)

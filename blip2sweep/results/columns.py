@@ -185,6 +185,7 @@ SECTIONS: tuple[Section, ...] = (
         ("processes", INTEGER, "processes", "that shared the cell", "where it had one"),
         ("device", TEXT, "", "what computed it", FAILED),
         ("bad_images", INTEGER, "pictures", "that could not be read", FAILED),
+        ("images_computed", INTEGER, "pictures", "that the back end was asked for, with those beyond the look at which the cell stopped", "where the cell could not stop early, and of earlier versions"),
         ("layers_written", INTEGER, "layers", "whose weights were computed for this cell", FAILED),
         ("gflops", NUMBER, "GFLOP", "of one sample, from shapes", "of models that do not say what they compute"),
         ("gflops_<stage>", NUMBER, "GFLOP", "the same by stage", "as `gflops`"),

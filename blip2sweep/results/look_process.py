@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from blip2sweep.wire.pack import TaskJob
-from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook
+from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook, unknown
 
 SECONDS = 300.0  # without an answer it hangs: reading a large set of references takes some ten seconds on a busy node
 TRIES = 2  # processes that may die or hang, before no further one is started
@@ -36,25 +37,48 @@ class LookProcess:
         with contextlib.suppress(OSError):  # the first look says so
             self._send({"task": task})
 
-    def __call__(self, request: LookRequest) -> LookAnswer:
-        """The answer, also where there is none: its error then says why."""
+    def __call__(self, request: LookRequest, meanwhile: Callable[[], object] = lambda: None) -> LookAnswer:
+        """The answer, also where there is none: its error then says why. meanwhile: what is done while the process judges;
+        what it raises is raised."""
         if self.given_up:
-            return {"reason": None, "error": self.given_up}
+            return unknown(self.given_up)
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
-            process = self._send(request)
-            answer: LookAnswer = json.loads(_pipe(process.stdout).readline())
-            return answer
-        except (OSError, ValueError):
-            self._died += 1
-            why = f"no answer within {self.seconds:.0f} s" if not late.is_alive() else "it ended without an answer"
-            why = f"the process that looks at cells: {why}"
-            self.given_up = why if self._died >= TRIES else ""
-            self.close()
-            return {"reason": None, "error": why}
+            sent = self._sends(request)
+            meanwhile()
+            return (self._read() if sent else None) or self._lost(in_time=late.is_alive())
+        except BaseException:
+            self.close()  # its answer would be taken for that of the next request
+            raise
         finally:
             late.cancel()
+
+    def _sends(self, request: LookRequest) -> bool:
+        """Whether the process took the request."""
+        try:
+            self._send(request)
+        except OSError:
+            return False
+        return True
+
+    def _read(self) -> LookAnswer | None:
+        """The answer of a process that lives."""
+        assert self._process is not None
+        try:
+            answer: LookAnswer = json.loads(_pipe(self._process.stdout).readline())
+        except (OSError, ValueError):
+            return None
+        return answer
+
+    def _lost(self, in_time: bool) -> LookAnswer:
+        """In the place of an answer that did not come."""
+        self._died += 1
+        why = "it ended without an answer" if in_time else f"no answer within {self.seconds:.0f} s"
+        why = f"the process that looks at cells: {why}"
+        self.given_up = why if self._died >= TRIES else ""
+        self.close()
+        return unknown(why)
 
     def close(self) -> None:
         """End the process. It writes nothing, so it may end at any time."""

@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import METRICS, images
+from blip2sweep.machine.processes import ends_with_its_input
+from blip2sweep.metrics import METRICS, Images, images
+from blip2sweep.metrics.forecast import forecast
 from blip2sweep.metrics.metric import FloatArray
-from blip2sweep.metrics.stopping import Rule, decide, ratio
+from blip2sweep.metrics.stopping import Rule, decide, ratio, sums_of
 from blip2sweep.results.predictions import read_predictions
 from blip2sweep.rows import Id
 from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks.order import order_of
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.task import TaskScorer
 from blip2sweep.wire.pack import TaskJob
-from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook
+from blip2sweep.wire.stopping import LookAnswer, LookRequest, WarmLook, unknown
 
 
 class Looks:
@@ -42,15 +47,20 @@ class Looks:
         self._of(task).warm()
 
     def __call__(self, request: LookRequest) -> LookAnswer:
-        """What the cell keeps, and whether it may stop. Raises UserError where that cannot be known."""
+        """At which look the cell may stop, or by which it probably will. Raises UserError where that cannot be known."""
         own, predictions = self._of(request["task"]), Predictions(**request["predictions"])  # type: ignore[arg-type]
         cell = own.statistic(predictions)
-        baseline, place = own.baseline(self.output_dir, request["baseline"])
-        if not place.keys() >= {*predictions.id}:
+        baseline, row = own.baseline(self.output_dir, request["baseline"])
+        if not row.keys() >= {*predictions.id}:
             raise UserError(f"baseline {request['baseline']}: it lacks samples of these images")
-        same = baseline[[place[i] for i in predictions.id]]
-        found = ratio(own.metric, cell, same, images(predictions.image_id))
-        return {"reason": decide(Rule(request["stop"], request["margin"]), found), "error": None}
+        both, rule = (cell, baseline[[row[i] for i in predictions.id]]), Rule(request["stop"], request["margin"])
+        place = own.places(predictions.image_id)
+        for look in request["looks"]:
+            if reason := decide(rule, ratio(own.metric, *_of_first(look, place, both, predictions))):
+                return {"reason": reason, "images": look, "ahead": None, "error": None}
+        sums, coming = sums_of(own.metric, *both, images(predictions.image_id)), request["coming"]
+        ahead = forecast(rule, sums, int(place.max()) + 1, coming) if sums and coming else None
+        return {"reason": None, "images": None, "ahead": ahead, "error": None}
 
     def _of(self, task: TaskJob) -> MainMetric:
         name = canonical_json(task)
@@ -58,6 +68,15 @@ class Looks:
             outside.take(task.get("planned", {}).get("outside", {}))
             self._task = name, MainMetric(task)
         return self._task[1]
+
+
+def _of_first(
+    look: int, place: NDArray[np.intp], both: tuple[FloatArray, FloatArray], predictions: Predictions
+) -> tuple[FloatArray, FloatArray, Images]:
+    """What `ratio` compares at a look: both statistics of the samples of the first images, and these images. place: of
+    each sample's image in the order."""
+    rows = np.flatnonzero(place < look)
+    return both[0][rows], both[1][rows], images([predictions.image_id[i] for i in rows])
 
 
 class MainMetric:
@@ -68,11 +87,16 @@ class MainMetric:
         one = data.scored_by_one(data.variants[0])
         make: Callable[[TaskData], TaskScorer] = getattr(one.rules, "quick_scorer", one.rules.scorer)
         self.metric, self._scorer = METRICS[data.main_metric], make(one)
+        self._place = {image: i for i, image in enumerate(order_of(data.fingerprint, [*data.images]))}
         self._baseline: tuple[str, FloatArray, dict[Id, int]] | None = None
 
     def warm(self) -> None:
         """Read what depends on the references alone."""
         self._scorer.prepare([Predictions([], [], text=[])])
+
+    def places(self, image_ids: Sequence[Id]) -> NDArray[np.intp]:
+        """(n,): the place of each image in the sample set's order."""
+        return np.array([self._place[image] for image in image_ids], dtype=np.intp)
 
     def statistic(self, predictions: Predictions) -> FloatArray:
         """(n, k) float64, in the order of the predictions."""
@@ -90,11 +114,7 @@ class MainMetric:
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
-    for signum in (
-        signal.SIGUSR2,
-        signal.SIGTERM,
-    ):  # Slurm signals every process of a job; this one ends with its input
-        signal.signal(signum, signal.SIG_IGN)
+    ends_with_its_input()
     looks = Looks(Path(sys.argv[1]))
     for line in sys.stdin:
         request: LookRequest | WarmLook = json.loads(line)
@@ -110,10 +130,7 @@ def answer(looks: Looks, request: LookRequest) -> LookAnswer:
     try:
         return looks(request)
     except Exception as error:
-        return {
-            "reason": None,
-            "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,
-        }
+        return unknown((str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.console.printing import say_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import is_disk_full
+from blip2sweep.machine.processes import ends_with_its_input
 from blip2sweep.results.predictions import predictions_or_none
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.scoring_process import BATCH, FEWEST_SECONDS, hanging_seconds, is_score
@@ -139,11 +140,7 @@ def batches(lines: IO[str], at_end: Callable[[], None] = lambda: None) -> Iterat
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
-    for signum in (
-        signal.SIGUSR2,
-        signal.SIGTERM,
-    ):  # Slurm signals every process of a job; this one ends with its input
-        signal.signal(signum, signal.SIG_IGN)
+    ends_with_its_input()
     output_dir, minutes = Path(sys.argv[1]), float(sys.argv[2])
     service, deadline = Service(output_dir), Deadline(output_dir, minutes)
     for requests in batches(sys.stdin, deadline.watch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
 from blip2sweep.tasks.existence import some_may_lack
 from blip2sweep.tasks.generation import Generation, resolve_generation
-from blip2sweep.tasks.order import order_of
+from blip2sweep.tasks.order import order_of, segments_of
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.settings import named_main_metric, task_settings
@@ -80,17 +80,29 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
 
 
 def _part(whole: TaskData, config: Mapping[str, Any]) -> TaskData:
-    """The samples of a job's round, of its places in the random order, and of its share."""
+    """The samples of a job's round, of one segment of the random order, and of its share."""
     if "round" in config:
         whole = of_round(whole, config["round"])
     if "places" in config:
-        first, end = (int(x) for x in config["places"].split("-"))
+        ((first, end),) = segments_of(config["places"])
         drawn = {*order_of(whole.fingerprint, [*whole.images])[first:end]}
         whole = whole.part([s for s in whole.samples if s.image_id in drawn])
     if "share" in config:
         rank, count = (int(x) for x in config["share"].split("/"))
         whole = whole.share(rank, count)
     return whole
+
+
+def _segments(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The task of each segment that a job's places name. Where processes share the job, each has its share of every
+    segment, so that cells whose rounds are other segments together share what is known of each."""
+    return [{**config, "places": own} for own in config["places"].split(",")]
+
+
+def _together(whole: TaskData, parts: Iterable[TaskData]) -> TaskData:
+    """The samples of all parts, in the order of the whole."""
+    own = {image for part in parts for image in part.images}
+    return whole.part([s for s in whole.samples if s.image_id in own])
 
 
 class PlannedTasks:
@@ -109,4 +121,6 @@ class PlannedTasks:
         if "places" not in config:
             return planned_task(config)
         all_images = {k: v for k, v in config.items() if k not in ("places", "share")}
+        if len(segments := _segments(config)) > 1:
+            return _together(self(all_images), map(self, segments))
         return _part(self(all_images), {k: config[k] for k in ("places", "share") if k in config})

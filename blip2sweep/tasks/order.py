@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.rows import Id
@@ -30,3 +31,13 @@ def prefix(order: Sequence[Id], image_ids: Sequence[Id], images: int) -> list[in
     """The places in `image_ids` of all samples of the first `images` images of the order, ascending."""
     own = {*order[:images]}
     return [i for i, image in enumerate(image_ids) if image in own]
+
+
+def places_of(steps: Sequence[int]) -> str:
+    """The segments between steps, as a job's task names them (`places`): `64-96,96-128` of 64, 96, 128."""
+    return ",".join(f"{first}-{end}" for first, end in pairwise(steps))
+
+
+def segments_of(places: str) -> list[tuple[int, int]]:
+    """The inverse of `places_of`: (first, end) of each segment."""
+    return [(int(first), int(end)) for first, _, end in (segment.partition("-") for segment in places.split(","))]

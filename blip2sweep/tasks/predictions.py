@@ -82,6 +82,10 @@ class Predictions:
         together = {name: [value for part in parts for value in part.columns[name]] for name in names}
         return cls(**{name: [column[i] for i in order] for name, column in together.items()})  # type: ignore[arg-type]
 
+    def take(self, rows: Sequence[int]) -> Predictions:
+        """The predictions of some samples, by their numbers, in this order."""
+        return Predictions(**{name: [column[i] for i in rows] for name, column in self.columns.items()})  # type: ignore[arg-type]
+
     @property
     def columns(self) -> Mapping[str, Sequence[object]]:
         """{name: column} of the columns that are not null, in the order in which they are written."""

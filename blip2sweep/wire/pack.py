@@ -51,7 +51,7 @@ class TaskJob(TypedDict):
     nll_references: int
     planned: NotRequired[PlannedTask]
     share: NotRequired[str]  # `rank/count`: of the images, of a process that shares the cell with others
-    places: NotRequired[str]  # never on disk: `64-96`, of the images by the sample set's random order (tasks/order.py)
+    places: NotRequired[str]  # never on disk: `64-96,96-128`, segments in the set's random order (tasks/order.py)
     variant: NotRequired[str]  # of the in-context pipeline, which says how replies are read
     round: NotRequired[RoundJob]  # never on disk: what a worker's back end is asked
 

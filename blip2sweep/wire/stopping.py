@@ -40,16 +40,29 @@ class WarmLook(TypedDict):
 
 class LookRequest(WarmLook):
     """Compare what is known of a cell with its baseline on the same images. predictions: the columns of the cell's.
-    baseline: the name of the predictions of its baseline, which has all images. stop, margin: the rule."""
+    baseline: the name of the predictions of its baseline, which has all images. stop, margin: the rule. looks: after how
+    many images it is judged, each time by these alone, ascending. coming: the looks after what is known, the last of which
+    is all images."""
 
     predictions: dict[str, list[object]]
     baseline: str
     stop: Literal["known", "verdict"]
     margin: float
+    looks: list[int]
+    coming: list[int]
 
 
 class LookAnswer(TypedDict):
-    """reason: why the cell may stop; None where it has to go on. error: why that is not known, in one line."""
+    """reason: why the cell may stop; None where it has to go on. images: the first of the looks at which it may. ahead:
+    where it has to go on, the one of the coming looks by which it will probably stop. error: why nothing is known, in one
+    line."""
 
     reason: str | None
+    images: int | None
+    ahead: int | None
     error: str | None
+
+
+def unknown(error: str) -> LookAnswer:
+    """The answer where nothing is known."""
+    return {"reason": None, "images": None, "ahead": None, "error": error}

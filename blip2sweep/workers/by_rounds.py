@@ -1,17 +1,21 @@
 """Runs a cell in rounds: the first images of a random order, then more of them, until a rule is satisfied or all are
 done.
 
-Between two rounds the cell is compared with its baseline on the same images (`results/looking.py`). What is known then
-is kept on disk, so that a worker which ends between two rounds loses nothing. Where the baseline is not there, the cell
-goes on.
+Between two rounds the cell is compared with its baseline on the same images (`results/looking.py`), at every look that the
+round has passed: it stops at the first one that satisfies the rule, by the images up to there alone, and what was computed
+beyond is dropped. So how long rounds are changes no result; they go up to the look by which the cell will probably stop
+(`metrics/forecast.py`), because small batches are slow. What is known between rounds is kept on disk, so that a worker which
+ends there loses nothing. Where the baseline is not there, the cell goes on, look by look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from blip2sweep.backends.backend import Answered, Artifacts
 from blip2sweep.backends.shares import Joiner, round_of
@@ -25,10 +29,27 @@ from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.prefixes import Prefix, known_prefix, remove_prefix, write_prefix
 from blip2sweep.results.stopped import asked, images_of
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.wire.stopping import Stopped, StopRequest
+from blip2sweep.wire.stopping import LookAnswer, Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
 
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
+
+
+class Schedule(NamedTuple):
+    """How a cell may stop. request: None where it may not. places: after how many images it is looked at, the last of them
+    all. least: with fewer it does not stop, because a result with fewer than there are would not count."""
+
+    request: StopRequest | None
+    places: list[int]
+    least: float
+
+
+class Judged(NamedTuple):
+    """What becomes of a cell after its looks. stopped: where and why it may stop. ahead: if not, up to which of the looks to
+    come its next images are asked for at once."""
+
+    stopped: Stopped | None
+    ahead: int
 
 
 class ByRounds:
@@ -65,22 +86,36 @@ class ByRounds:
     def __call__(self, job: CellJob, ask: Ask) -> Answered:
         """The answer of a cell, `stopped` where it does not have all images. Raises what the back end raises."""
         request, prefix = asked(self.settings, job["key"]), self._prefix(job)
-        images = self.joined.images(job)
-        known, there = ([_answered(prefix)], prefix.images) if prefix else ([], 0)
         if request is None and prefix is None:
             return ask(job)
-        least = self._least(job)
-        for end in (n for n in (looks(images) if request else [images]) if n >= there):
-            if end > there:
-                known = [self.joined.rounds(job, [*known, ask(round_of(job, there, end))])]
-                there = end
-                if there < images:
-                    write_prefix(self.output_dir, job["key"], _prefix(there, known[0]))
-            if request and least <= there < images and (reason := self._why(job, known[0], request)):
-                return replace(known[0], stopped=_stopped(there, images, reason, request))
-            if there < images and stopping.asked():
+        images = self.joined.images(job)
+        known, there = (_answered(prefix), prefix.images) if prefix else (None, 0)
+        schedule = Schedule(request, looks(images) if request else [images], self._least(job))
+        judged = self._judged(job, schedule, known, range(there + 1), _nothing)
+        while judged.stopped is None and there < images:
+            if known and stopping.asked():
                 raise WorkerStopped(goes_on=True)
-        return known[0]
+            steps = [there, *(n for n in schedule.places if there < n <= judged.ahead)]
+            known = self._further(job, known, steps, ask)
+            keep = self._keeping(job, known, steps)
+            judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1), keep)
+            there = steps[-1]
+        assert known is not None
+        if judged.stopped is None:
+            return known
+        return replace(self.joined.first(job, judged.stopped["images"], known), stopped=judged.stopped)
+
+    def _further(self, job: CellJob, known: Answered | None, steps: Sequence[int], ask: Ask) -> Answered:
+        """What is known after a further round, between these places."""
+        found = ask(round_of(job, *steps))
+        found = replace(found, cost=found.cost | {"images_computed": steps[-1] - steps[0]})
+        return self.joined.rounds(job, [known, found] if known else [found])
+
+    def _keeping(self, job: CellJob, known: Answered, steps: Sequence[int]) -> Callable[[], None]:
+        """What keeps a round on disk, once; nothing where it is the whole cell and nothing is left to judge."""
+        if len(steps) == 2 and steps[-1] == self.joined.images(job):
+            return _nothing
+        return cache(lambda: write_prefix(self.output_dir, job["key"], _prefix(steps[-1], known)))
 
     def committed(self, job: CellJob) -> None:
         """What was kept of the cell's rounds is no longer needed."""
@@ -117,12 +152,31 @@ class ByRounds:
         return bool(floor or (moved and "propagation" not in found.artifacts))
 
     def _least(self, job: CellJob) -> float:
-        """After how many images a cell may stop: a result with fewer than there are would not count."""
+        """How many images the result has that counts now."""
         result = self._attempts(job["key"]).result
         return images_of(result) if result else 0
 
-    def _why(self, job: CellJob, known: Answered, request: StopRequest) -> str | None:
-        """Why the cell may stop now; None where it goes on, also because nothing can tell."""
+    def _judged(
+        self, job: CellJob, schedule: Schedule, known: Answered | None, new: range, keep: Callable[[], None]
+    ) -> Judged:
+        """What a cell does at the looks of `new` that count. known: of its first images, as many as `new` ends before. keep:
+        keeps it on disk, while it is judged."""
+        request, places, least = schedule
+        coming, at = [n for n in places if n >= new.stop], [n for n in places[:-1] if n in new and n >= least]
+        next_one = next((n for n in coming if n >= least), places[-1])
+        answer = self._look(job, known, request, at, coming, keep) if request and known and at else None
+        keep()  # where nothing was judged, or by a process that died
+        if answer is None:
+            return Judged(None, next_one)
+        if request and answer["reason"] and answer["images"]:
+            return Judged(_stopped(answer["images"], places[-1], answer["reason"], request), 0)
+        return Judged(None, answer["ahead"] or next_one)
+
+    def _look(
+        self, job: CellJob, known: Answered, request: StopRequest, at: list[int], coming: list[int],
+        keep: Callable[[], None],
+    ) -> LookAnswer | None:  # fmt: skip
+        """What is said of a cell after so many images, and of the looks to come; None where nothing can tell."""
         baseline = self._attempts(job["baseline"]).result
         if baseline is None or not baseline["predictions"]:
             self.warn(NOT_THERE)
@@ -130,11 +184,16 @@ class ByRounds:
         answer = self.look({
             "task": job["task"], "predictions": {k: [*v] for k, v in known.predictions.columns.items()},
             "baseline": predictions_name(baseline), "stop": request["stop"], "margin": request["margin"],
-        })  # fmt: skip
+            "looks": at, "coming": coming,
+        }, keep)  # fmt: skip
         if answer["error"]:
             self.say(job["key"], f"goes on, compared with nothing: {answer['error']}")
             self.warn(f"some cells went on because they could not be compared: {answer['error']}")
-        return answer["reason"]
+        return answer
+
+
+def _nothing() -> None:
+    """Keeps nothing."""
 
 
 def _stopped(images: int, of: int, reason: str, request: StopRequest) -> Stopped:
@@ -144,7 +203,7 @@ def _stopped(images: int, of: int, reason: str, request: StopRequest) -> Stopped
 def _answered(prefix: Prefix) -> Answered:
     return Answered(
         prefix.predictions,
-        prefix.cost,
+        {"images_computed": prefix.images, **prefix.cost},  # earlier versions do not say it
         prefix.layers_changed,
         prefix.provenance,
         artifacts=Artifacts(**prefix.artifacts),  # type: ignore[typeddict-item]

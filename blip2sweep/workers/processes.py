@@ -23,6 +23,7 @@ from pathlib import Path
 from blip2sweep.backends.backend import Answered, NoImage, load_backend
 from blip2sweep.backends.shares import ENDED, Joiner, is_divisible, share_of
 from blip2sweep.machine.devices import VISIBLE, divided, visible_gpus
+from blip2sweep.tasks.order import segments_of
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 from blip2sweep.wire.processes import Failed, Task
 from blip2sweep.workers.death import ProcessFailed, crash, temporary_prefix
@@ -88,9 +89,9 @@ class Processes:
         return [share_of(job, rank, self.count, folder) for rank in range(self.count)]
 
     def _divides(self, job: CellJob) -> bool:
-        """Whether a job is divided: a round may have fewer images than there are processes."""
-        first, _, end = job["task"].get("places", "").partition("-")
-        return is_divisible(job) and (not end or int(end) - int(first) >= self.count)
+        """Whether a job is divided: all segments of a round may have fewer images than there are processes."""
+        segments = segments_of(job["task"]["places"]) if "places" in job["task"] else []
+        return is_divisible(job) and (not segments or max(end - first for first, end in segments) >= self.count)
 
     @contextlib.contextmanager
     def _running(self, job: CellJob) -> Iterator[Path]:

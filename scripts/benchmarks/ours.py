@@ -109,7 +109,7 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int, stop: str |
     own["seen"]["written"] = told.written(results, output_dir, given.new_tokens)
     return {
         "seconds": seconds, "workers": len(paths), "threads": int(threads), **around, **own,
-        **summed([r["cost"] for r in results]), "asked_images": told.share_of_images(results),
+        **summed([r["cost"] for r in results]), "asked_images": told.share_of_images(results), "counted_images": told.share_that_counts(results),
     }  # fmt: skip
 
 

@@ -83,8 +83,8 @@ def compared(
         "reference": {**theirs, "cells_per_hour": 3600 / theirs["seconds_per_cell"]},
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
         "images_per_second": seen * workers / mine["in_cells"],
-        "floor": shares(given, mine, round(seen), floor.peak(given.device)) if args.task == "caption" else {},
-        "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
+        "rounds": mine["rounds"], "floor": shares(given, mine, round(seen), floor.peak(given.device)) if args.task == "caption" else {},
+        "stages": table(given, plan, mine), "asked_images": mine["asked_images"], "counted_images": mine["counted_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
@@ -127,7 +127,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         )
     yield from several(found["runs"]) if "runs" in found else ()
     if found["asked_images"] < 1:
-        yield f"  cells stopped early: {100 * found['asked_images']:.0f} % of the images were evaluated"
+        shares = [f"{100 * found[name]:.1f} %" for name in ("counted_images", "asked_images")]
+        yield f"  cells stopped early: results stand on {shares[0]} of the images, {shares[1]} were computed"
+        yield from by_size(found["rounds"], found["cells"])
     yield f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}"
     yield f"  the language stage alone: {found['captions_per_second']:.0f} texts/s"
     if found["floor"]:
@@ -146,6 +148,13 @@ def several(runs: dict[str, Any]) -> list[str]:
     names = {"ratio": "ratio", "cpu_ratio": "of processor time"}
     each = {k: ", ".join(f"{v:.1f}" for v in runs[k]["each"]) for k in names}
     return [f"  {len(runs['ratio']['each'])} runs, {names[k]}: {each[k]}; {in_words(runs[k])}" for k in names]
+
+
+def by_size(rounds: dict[int, list[float]], cells: int) -> Iterator[str]:
+    """What rounds of each size took of a back end, in processor seconds."""
+    yield f"  {sum(often for often, *_ in rounds.values()) / cells:.1f} rounds a cell; images: rounds, cpu s, cpu ms an image"
+    for images, (often, _, cpu) in rounds.items():
+        yield f"  {images:6} {often:6.0f} {cpu:8.2f} {1000 * cpu / often / images:8.2f}"
 
 
 def in_words(found: dict[str, Any]) -> str:

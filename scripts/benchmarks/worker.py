@@ -4,7 +4,8 @@
 
 It runs `blip2sweep.workers.worker` of whatever version is on the path. Some functions of the package are timed from
 outside, as soon as the package imports them itself: imports and their order stay those of the package. The file is JSON:
-`spans`, {name: [seconds, processor seconds of the process]}; `first`, [time, processor seconds] when the first recipe was
+`spans`, {name: [seconds, processor seconds of the process]}; `rounds`, {images: [how often a back end was asked for so many,
+seconds, processor seconds]}; `first`, [time, processor seconds] when the first recipe was
 applied; `prompts` and `references`, the token ids that the language model was given last; `package`, the file of the one that ran.
 """
 
@@ -35,6 +36,7 @@ class Times:
     def __init__(self) -> None:
         self.spans: dict[str, list[float]] = {}
         self.open: set[str] = set()
+        self.rounds: dict[int, list[float]] = {}
         self.first: list[float] = []
         self.seen: dict[str, list[list[int]]] = {"prompts": [], "references": []}
 
@@ -83,6 +85,19 @@ class Times:
 
         return call
 
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A back end's answer to a cell or a round of it, by its images."""
+
+        @wraps(function)
+        def call(*args: Any, **named: Any) -> Any:
+            start, cpu = _now(), time.process_time()
+            answered = function(*args, **named)
+            own = self.rounds.setdefault(len({*answered.predictions.image_id}), [0, 0.0, 0.0])
+            own[:] = own[0] + 1, own[1] + _now() - start, own[2] + time.process_time() - cpu
+            return answered
+
+        return call
+
     # ---- what is timed of each module, as soon as it is imported
 
     def clock(self, module: ModuleType) -> None:
@@ -99,6 +114,15 @@ class Times:
     def patch(self, module: ModuleType) -> None:
         module.Patch.apply = self.marked(self.timed(module.Patch.apply, APPLY))
 
+    def backend(self, module: ModuleType) -> None:
+        module.TorchBackend.__call__ = self.counted(module.TorchBackend.__call__)
+
+    def between(self, module: Any) -> None:
+        """What happens between two rounds of a cell that may stop: looks, joining, and keeping what is known."""
+        owner, name = BETWEEN[module.__name__]
+        own = getattr(module, owner) if owner else module
+        setattr(own, name, self.timed(getattr(own, name), "between rounds"))
+
     def language(self, module: Any) -> None:
         """What reads and writes texts (blip2sweep/models/language.py), of all classes that a module defines."""
         for own in [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]:
@@ -108,6 +132,11 @@ class Times:
                 setattr(own, method, self.kept(getattr(own, method), TOKENIZED[method]))
 
 
+BETWEEN = {  # {module: (class, or nothing; function)}
+    "blip2sweep.results.look_process": ("LookProcess", "__call__"),
+    "blip2sweep.backends.shares": ("Joiner", "rounds"),
+    "blip2sweep.results.prefixes": ("", "write_prefix"),
+}
 METHODS = {"prefill": BEGIN, "prefix": BEGIN, "generate": GREEDY}
 TOKENIZED = {"prompt_ids": "prompts", "reference_ids": "references"}
 # Versions have these methods in one or several of them.
@@ -146,6 +175,8 @@ def _now() -> float:
 def main() -> None:
     times = Times()
     watched = {"blip2sweep.backends.torch.batching": times.clock, "blip2sweep.apply.patch": times.patch}
+    watched["blip2sweep.backends.torch.backend"] = times.backend
+    watched |= dict.fromkeys(BETWEEN, times.between)
     sys.meta_path.insert(
         0, Watching({**watched, **{f"blip2sweep.models.{name}": times.language for name in LANGUAGES}})
     )
@@ -153,7 +184,7 @@ def main() -> None:
         runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
     finally:
         path = getattr(sys.modules.get("blip2sweep"), "__file__", None)
-        told = {"spans": times.spans, "first": times.first, **times.seen, "package": path}
+        told = {"spans": times.spans, "rounds": times.rounds, "first": times.first, **times.seen, "package": path}
         Path(os.environ[FILE]).write_text(json.dumps(told))
 
 

@@ -19,9 +19,10 @@ from blip2sweep.metrics.stopping import (
     Rule,
     can_stop,
     decide,
+    image_sums,
     is_stricter,
+    kept,
     looks,
-    of_images,
     ratio,
 )
 
@@ -32,15 +33,19 @@ def known(half: float) -> Rule:
     return Rule("known", half)
 
 
+def of_images(x: FloatArray, b: FloatArray) -> Ratio:
+    return kept(image_sums(x, b))
+
+
 def verdict(tolerance: float) -> Rule:
     return Rule("verdict", tolerance)
 
 
-def cell(seed: int, n: int, changed: float, kept: float) -> tuple[FloatArray, FloatArray]:
+def cell(seed: int, n: int, changed: float, keeps: float) -> tuple[FloatArray, FloatArray]:
     """Scores of a cell and of its baseline on n images: a share of the images changed, to about a share of their score."""
     rng = np.random.default_rng(seed)
     base = rng.exponential(1.2, n)
-    return np.where(rng.random(n) < changed, base * rng.uniform(0, 2 * kept, n), base), base
+    return np.where(rng.random(n) < changed, base * rng.uniform(0, 2 * keeps, n), base), base
 
 
 # ---- looks

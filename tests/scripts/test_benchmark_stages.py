@@ -49,8 +49,11 @@ def test_the_table_is_in_processor_seconds_on_one_thread(monkeypatch: pytest.Mon
 
 def test_a_run_that_stopped_early_has_no_floor() -> None:
     assert stages.floors(GIVEN, Plan(), {**MINE, "asked_images": 0.6}) == {}
-    results = [{"stopped": {"images": 96, "of": 480}}, {}]
-    assert told.share_of_images(results) == pytest.approx(0.6)
+    results: list[dict[str, Any]] = [{"stopped": {"images": 96, "of": 480}}, {}]
+    assert told.share_of_images(results) == told.share_that_counts(results) == pytest.approx(0.6)
+    results[0]["cost"] = {"images_computed": 240}
+    assert told.share_of_images(results) == 0.75
+    assert told.share_that_counts(results) == pytest.approx(0.6)
 
 
 # ---- the worker that is timed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blip2sweep.metrics.stopping import Rule, interval, looks, of_images
+from blip2sweep.metrics.stopping import Rule, image_sums, interval, kept, looks
 from scripts.replay_stopping import CLASSES, RULES, Scores, estimators, is_wrong, replay, rounds, sums_at, table
 
 
@@ -22,7 +22,7 @@ def test_all_cells_at_all_looks_are_what_one_cell_at_one_look_is(scores: Scores)
     low, high = interval(sums_at(scores, chosen, at))
     for i, cell in enumerate(scores.cells):
         for j, n in enumerate(at):
-            found = of_images(cell[chosen[:n]], scores.base[chosen[:n]])
+            found = kept(image_sums(cell[chosen[:n]], scores.base[chosen[:n]]))
             assert (low[i, j], high[i, j]) == pytest.approx(found[1:], abs=1e-6)
 
 

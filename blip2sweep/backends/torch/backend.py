@@ -28,6 +28,7 @@ from blip2sweep.backends.torch.model_state import ModelState, load_state, recipe
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
+from blip2sweep.backends.torch.segments import source_of
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Account, Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
@@ -238,11 +239,12 @@ class TorchBackend:
     def _evaluate(
         self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None, anew: bool = False
     ) -> Evaluation:
+        looks = partial(self.shared_work.of, state) if shared is not None else lambda _: None
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"],
-                features=state.pictures(job, self.task(job), self.settings.get("data_workers") or 0), shared=shared,
+                features=source_of(state, job, self.task, self.settings.get("data_workers") or 0, looks), shared=shared,
                 batch_sizes=state.batch_sizes, anew=anew,
             )  # fmt: skip
 

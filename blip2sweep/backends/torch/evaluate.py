@@ -14,6 +14,7 @@ from blip2sweep.backends.torch.asked import AskedAll, of_answers, of_matches
 from blip2sweep.backends.torch.batching import Clock, Run, Sizes
 from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.matches import Matches
+from blip2sweep.backends.torch.segments import Segments
 from blip2sweep.backends.torch.sharing import Account, Shared
 from blip2sweep.errors import UserError
 from blip2sweep.models.images import Features, Images
@@ -49,7 +50,7 @@ def evaluate(
     workers: int = 0,
     nll_references: int = 1,
     on_bad_image: str = "error",
-    features: Source | None = None,
+    features: Source | Segments | None = None,
     shared: Shared | None = None,
     batch_sizes: dict[str, int] | None = None,
     anew: bool = False,
@@ -70,7 +71,10 @@ def evaluate(
     known = batch_sizes if batch_sizes is not None else {}
     sizes = Sizes(loaded, generation, batch_size, known)
     run = Run(loaded, sizes.images, sizes.sequences, Clock(loaded.device))
-    encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
+    if isinstance(features, Segments):
+        encoded = features.encoded(run, shared)
+    else:
+        encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
     asked: AskedAll | None

@@ -66,6 +66,7 @@ class ModelState:
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
     batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
 
+    recipe: tuple[str, Recipe] | None = None  # of the last job, with the JSON that it was read from
     in_model: tuple[str, Applied] | None = None  # the cell whose recipe was put into the model last
 
     def pictures(self, job: CellJob, data: TaskData, workers: int) -> Features | Images:
@@ -119,7 +120,10 @@ def check_unchanged(job: CellJob) -> None:
 def recipe_of(state: ModelState, job: CellJob) -> Recipe:
     """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
     that was planned."""
-    recipe = expand(job["recipe"], state.loaded.anatomy)
-    if not recipe.empty and recipe.hash != job["recipe_hash"]:
-        raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-    return without(recipe)
+    name = canonical_json([job["recipe"], job["recipe_hash"]])
+    if state.recipe is None or state.recipe[0] != name:  # the rounds of a cell have one
+        recipe = expand(job["recipe"], state.loaded.anatomy)
+        if not recipe.empty and recipe.hash != job["recipe_hash"]:
+            raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
+        state.recipe = name, without(recipe)
+    return state.recipe[1]

@@ -13,6 +13,8 @@ from blip2sweep.backends.torch.backend import TorchBackend
 from tests.in_process import jobs
 
 IMAGES, STEPS = 24, ((0, 12), (12, 20), (20, 24))
+# How cells of the recipe go: round by round, or in rounds that go over several of these segments at once.
+GO = {"llm": STEPS, "vit": ((0, 12), (12, 20, 24)), "vit+llm": ((0, 12, 20), (20, 24))}
 
 
 class Counted(TorchBackend):
@@ -47,7 +49,7 @@ def ran() -> dict[str, Any]:
     found = {}
     for job in others:
         before = rounds.applied
-        pieces = [rounds(round_of(job, *step)) for step in STEPS]
+        pieces = [rounds(round_of(job, *steps)) for steps in GO[job["columns"]["part"]]]
         found[job["columns"]["recipe"].count("vit"), job["columns"]["recipe"].count("llm")] = (
             whole[job["key"]], joined.rounds(job, pieces), pieces, rounds.applied - before,
         )  # fmt: skip
@@ -59,7 +61,7 @@ def test_the_answers_are_those_of_one_piece(ran: dict[str, Any]) -> None:
         assert together.predictions == one.predictions
         assert together.layers_changed == one.layers_changed
         assert together.artifacts["propagation"] == one.artifacts["propagation"]
-        assert [len(p.predictions.id) for p in pieces] == [12, 8, 4]
+        assert sum(len(p.predictions.id) for p in pieces) == IMAGES
         assert together.cost["seconds"] == pytest.approx(sum(p.cost["seconds"] for p in pieces))
         assert together.cost["peak_memory_bytes"] == max(p.cost["peak_memory_bytes"] for p in pieces)
         assert one.cost.keys() - together.cost.keys() <= {"seconds_images"}  # the baseline has decoded them
@@ -71,10 +73,11 @@ def test_a_recipe_is_put_into_the_model_once(ran: dict[str, Any]) -> None:
 
 
 def test_rounds_take_what_the_baseline_and_earlier_cells_computed(ran: dict[str, Any]) -> None:
-    """The cell that leaves the vision model alone never runs it; of two cells with one vision model one runs it."""
+    """The cell that leaves the vision model alone never runs it; of two cells with one vision model the first runs it, though
+    their rounds are others."""
     hits = {name: [p.cost["hits_bridge"] for p in pieces] for name, (_, _, pieces, _) in ran["cells"].items()}
     assert hits[0, 1] == [12, 8, 4]
-    assert [sorted(two) for two in zip(hits[1, 0], hits[1, 1], strict=True)] == [[0, 12], [0, 8], [0, 4]]
+    assert {tuple(hits[1, 0]), tuple(hits[1, 1])} in ({(0, 0), (20, 4)}, {(12, 12), (0, 0)})
 
 
 def test_pictures_are_decoded_once(ran: dict[str, Any]) -> None:

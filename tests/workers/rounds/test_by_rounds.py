@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,104 +13,15 @@ import pytest
 from blip2sweep import files
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
+from blip2sweep.errors import UserError
 from blip2sweep.machine.stopping import Stopped
-from blip2sweep.results import looking, prefixes
-from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results import prefixes
 from blip2sweep.results.look_process import LookProcess
-from blip2sweep.results.predictions import read_predictions, stem
-from blip2sweep.wire.stopping import LookAnswer, LookRequest
-from blip2sweep.workers import by_rounds
-from blip2sweep.workers.by_rounds import NOT_THERE, ByRounds
-from blip2sweep.workers.run_cell import run_cell
+from blip2sweep.results.predictions import stem
+from blip2sweep.wire.stopping import LookRequest, unknown
+from blip2sweep.workers.by_rounds import NOT_THERE
 from blip2sweep.workers.signals import Stop
-from tests.composing import plan
-
-WORDS = ("task=shapes_vqa", "task.limit=600", "part=vit,llm", "quant.bits=2", "backend=dummy")
-OF = 200  # images of so many questions
-
-
-class Here:
-    """In the place of the process that looks at cells. looked: after how many samples."""
-
-    def __init__(self, output_dir: Path) -> None:
-        self.looks, self.looked = looking.Looks(output_dir), list[int]()
-
-    def warm(self, task: object) -> None:
-        self.warmed = task
-
-    def __call__(self, request: LookRequest) -> LookAnswer:
-        self.looked.append(len(request["predictions"]["id"]))
-        return looking.answer(self.looks, request)
-
-    def close(self) -> None:
-        pass
-
-
-class Asked(Dummy):
-    """The dummy back end. asked: the images of each call. at: what happens before the call of these images."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-        self.asked, self.at = list[str](), dict[str, BaseException]()
-
-    def __call__(self, job: Any, batch_size: int | None = None) -> Answered:
-        places = job["task"].get("places", "all")
-        if places in self.at:
-            raise self.at[places]
-        self.asked.append(places)
-        return super().__call__(job, batch_size)
-
-
-@pytest.fixture(scope="module")
-def cells() -> dict[str, Any]:
-    """The jobs of a baseline, of a cell that answers as it, and of one that answers anything."""
-    base, same, other = (c.job() for c in plan(*WORDS).cells.values())
-    assert len({x["image_id"] for x in _records(base)}) == OF
-    return {"base": base, "same": same, "other": other}
-
-
-def _records(job: Any) -> list[dict[str, Any]]:
-    found = Dummy({})(job).predictions
-    return [{"id": i, "image_id": image} for i, image in zip(found.id, found.image_id, strict=True)]
-
-
-@pytest.fixture(autouse=True)
-def _dummy(monkeypatch: pytest.MonkeyPatch, cells: dict[str, Any]) -> None:
-    monkeypatch.setenv("BLIP2SWEEP_DUMMY", json.dumps({"kept": {cells["same"]["columns"]["recipe"]: 1.0}}))
-    monkeypatch.setattr(by_rounds, "LookProcess", Here)
-
-
-class Work:
-    """A worker's way with its cells. stop: None where all images are asked for."""
-
-    def __init__(self, folder: Path, cells: dict[str, Any], stop: str | None = "known", margin: float = 0.05) -> None:
-        self.folder, self.cells, self.backend = folder, cells, Asked()
-        images = {cells[name]["key"]: OF for name in ("same", "other")}
-        request: Any = {"stop": stop, "margin": margin, "images": images}
-        self.settings: Any = {"stop": request} if stop else {}
-        self.ledger, self.said = Ledger(folder), list[str]()
-        self.rounds = ByRounds(
-            folder, self.settings, self.ledger, self.said.append, lambda key, text: self.said.append(text)
-        )
-
-    def __call__(self, name: str, **told: Any) -> Any:
-        """The result line of a cell, None where it has none."""
-        job, pack = self.cells[name], {"sweep": "s", "run": "r", "index": 0, "output_dir": str(self.folder)}
-        run = partial(self.rounds, ask=self.backend) if self.rounds.applies(job) else self.backend
-        with closing(Journal(self.folder)) as journal:
-            if run_cell(job, run, journal, pack, told.get("stop") or Stop(), self.ledger) is not None:  # type: ignore[arg-type]
-                self.rounds.committed(job)
-        attempts = Ledger(self.folder).refresh().attempts.get(job["key"])
-        return attempts.result if attempts else None
-
-    @property
-    def kept(self) -> list[str]:
-        """The cells of which rounds are kept."""
-        return [p.stem for p in self.folder.joinpath(*prefixes.FOLDER).glob("*.json")]
-
-
-def predictions(work: Work, result: Any) -> Any:
-    return read_predictions(work.folder, stem(result["key"], result["predictions"]))
+from tests.workers.rounds.work import OF, Work, predictions
 
 
 def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: Path, cells: dict[str, Any]) -> None:
@@ -121,8 +30,9 @@ def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: P
     assert work.backend.asked == ["all"]
     early = work("same")
     assert early["stopped"] == {"images": 128, "of": OF, "reason": "known to ±5 %", "stop": "known", "margin": 0.05}
-    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128"]
-    assert work.rounds.look.looked == [3 * n for n in (64, 96, 128)]  # a picture brings all its questions
+    assert work.backend.asked[1:] == ["0-64", "64-96,96-128"]  # 96 images are not enough for cells that are equal
+    assert work.rounds.look.looked == [[64], [96, 128]]
+    assert early["cost"]["images_computed"] == 128
     known, all_of_it = predictions(work, early), Dummy({})(cells["same"]).predictions
     assert len({*known.image_id}) == 128
     assert [i for i in all_of_it.id if i in {*known.id}] == known.id  # the task's order
@@ -152,7 +62,7 @@ def test_a_cell_whose_first_images_were_not_measured_as_is_asked_for_now_runs_th
     for asked in ("noise_floor", "propagation"):
         work = Work(tmp_path, calibrated, stop, margin=0.5)  # by which it would stop after 64 images
         work.settings[asked] = True
-        first = ["all"] if stop is None else ["0-64", "64-96", "96-128"]
+        first = ["all"] if stop is None else ["0-64,64-96,96-128"]  # before it had as many, it would not count
         work.rounds(calibrated["same"], work.backend)
         assert work.backend.asked == first
         assert work.said == ["runs its first 128 images again, which were not measured as is asked for now"]
@@ -190,11 +100,14 @@ def test_references_are_read_ahead_for_the_first_cell_that_may_stop(tmp_path: Pa
 
 
 def test_a_cell_that_is_never_known_is_the_whole_one(tmp_path: Path, cells: dict[str, Any]) -> None:
+    """Two rounds: no look is likely to tell. All of them are taken."""
     work = Work(tmp_path, cells)
     work("base")
     result = work("other")
     assert "stopped" not in result
-    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128", "128-192", "192-200"]
+    assert work.backend.asked[1:] == ["0-64", "64-96,96-128,128-192,192-200"]
+    assert work.rounds.look.looked == [[64], [96, 128, 192]]
+    assert result["cost"]["images_computed"] == OF
     assert result["predictions"] == Dummy({})(cells["other"]).predictions.hash
     assert work.kept == []
 
@@ -249,7 +162,7 @@ def test_a_worker_that_ends_between_rounds_loses_the_round_in_hand_alone(
 ) -> None:
     work = Work(tmp_path, cells)
     work("base")
-    work.backend.at = {"96-128": end}
+    work.backend.at = {"64-96,96-128": end}
     try:
         assert work("same") is None
     except BaseException as error:
@@ -257,8 +170,8 @@ def test_a_worker_that_ends_between_rounds_loses_the_round_in_hand_alone(
     assert work.kept == [cells["same"]["key"]]
     again = Work(tmp_path, cells)
     assert again("same")["stopped"]["images"] == 128
-    assert again.backend.asked == ["96-128"]
-    assert again.rounds.look.looked == [3 * 96, 3 * 128]  # the look that nobody saw is taken again
+    assert again.backend.asked == ["64-96,96-128"]
+    assert again.rounds.look.looked == [[64], [96, 128]]  # the look that nobody may have seen is taken again
     assert again.kept == []
 
 
@@ -284,7 +197,7 @@ def test_a_damaged_round_is_named_and_computed_again(
 ) -> None:
     work = Work(tmp_path, cells)
     work("base")
-    work.backend.at = {"64-96": RuntimeError("told to fail")}
+    work.backend.at = {"64-96,96-128": RuntimeError("told to fail")}
     work("same")
     (path,) = tmp_path.joinpath(*prefixes.FOLDER).iterdir()
     path.write_bytes(path.read_bytes()[:-200])
@@ -301,7 +214,7 @@ def test_rounds_of_other_images_than_todays_order_has_are_not_used(tmp_path: Pat
     known = prefixes.Prefix(64, other.predictions, other.cost, 0, {})
     prefixes.write_prefix(tmp_path, cells["same"]["key"], known)
     assert work("same")["stopped"]["images"] == 128
-    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128"]
+    assert work.backend.asked[1:] == ["0-64", "64-96,96-128"]
 
 
 def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
@@ -330,7 +243,7 @@ def test_a_shorter_result_replaces_no_longer_one(tmp_path: Path, cells: dict[str
     ask = work.backend
 
     def overtaken(job: Any, batch_size: int | None = None) -> Answered:
-        if job["task"]["places"] == "96-128":
+        if job["task"]["places"] == "64-96,96-128":
             whole("same")
         return ask(job, batch_size)
 
@@ -352,23 +265,28 @@ def asked(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, Any]) -> tu
     said = Dummy({})(cells["other"]).predictions
     request: LookRequest = {
         "task": cells["other"]["task"], "predictions": {k: [*v] for k, v in said.columns.items()},
-        "baseline": stem(base["key"], base["predictions"]), "stop": "verdict", "margin": 0.9,
+        "baseline": stem(base["key"], base["predictions"]), "stop": "verdict", "margin": 0.9, "looks": [64, 200], "coming": [],
     }  # fmt: skip
     return folder, request
+
+
+def full_disk() -> None:
+    raise UserError("a full disk")
 
 
 def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest]) -> None:
     folder, request = asked
     look = LookProcess(folder)
     look.warm(request["task"])
-    assert look(request) == {"reason": "within 90 %", "error": None}
+    assert look(request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
     assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
+    with pytest.raises(ValueError, match="a full disk"):
+        look({**request, "margin": 0.8}, full_disk)
+    assert (look.given_up, look._died) == ("", 0)
+    assert look(request)["reason"] == "within 90 %"  # and no answer to the request before
     assert look._process is not None
     os.kill(look._process.pid, signal.SIGKILL)
-    assert look(request) == {
-        "reason": None,
-        "error": "the process that looks at cells: it ended without an answer",
-    }
+    assert look(request) == unknown("the process that looks at cells: it ended without an answer")
     assert look.given_up == ""
     look.warm(request["task"])
     os.kill(look._process.pid, signal.SIGSTOP)
