@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.results.packed import Column, Lists, Same, packed
+from blip2sweep.results.record import Table
 from blip2sweep.wire.lines import Measured
 
 
@@ -23,6 +26,60 @@ def columns(measured: Measured) -> dict[str, float | None]:
     for metric, values in measured.get("controlled", {}).items():
         found.update(zip(_control_columns(metric), values, strict=True))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
+
+
+LENGTHS = {"retained": 2, "controlled": 4}  # of the lists in a measurement
+
+
+def is_even(table: Table) -> bool:
+    """Whether all measurements of a table fill the same columns."""
+    groups = {name: table.columns.get(name) for name in ("metrics", *LENGTHS)}
+    lists = [
+        (name, own) for name, column in groups.items() if isinstance(column, Table) for own in column.columns.values()
+    ]
+    told = all(column is None or isinstance(column, Table) for column in groups.values())
+    return (
+        told
+        and isinstance(table.columns["noise"], Table)
+        and all(
+            isinstance(own, Lists) and len(own.columns) == LENGTHS.get(name, len(own.columns) or -1)
+            for name, own in lists
+        )
+    )
+
+
+def of_table(table: Table) -> dict[str, Column]:
+    """The same columns of all measurements of an even table."""
+    metrics = _lists(table, "metrics")
+    found = {m: own[0] for m, own in metrics.items()}
+    found["scored_samples"] = table.columns["samples"]
+    if "same" in table.columns:
+        images = table.columns.get("images", Same(None, len(table)))
+        found |= {
+            "same_as_baseline": table.columns["same"],
+            "images": images,
+            "images_of": table.columns.get("of", images),
+        }
+    for metric, own in metrics.items():
+        found.update(zip(_comparison_columns(metric), own[1:], strict=False))
+    for metric, ends in _lists(table, "retained").items():
+        found.update(zip(_retained_columns(metric), map(_percent, ends), strict=True))
+    for metric, own in _lists(table, "controlled").items():
+        found.update(zip(_control_columns(metric), own, strict=True))
+    return found | {f"noise_{m}": own for m, own in cast("Table", table.columns["noise"]).columns.items()}
+
+
+def _lists(table: Table, name: str) -> dict[str, list[Column]]:
+    """{metric: columns of its values}; empty where the table has nothing of the name."""
+    if name not in table.columns:
+        return {}
+    own = cast("Table", table.columns[name]).columns
+    return {metric: [*cast("Lists", lists).columns] for metric, lists in own.items()}
+
+
+def _percent(shares: Column) -> Column:
+    values = [shares[i] for i in range(len(shares))]
+    return packed([None if v is None else 100 * cast("float", v) for v in values], {})
 
 
 @functools.cache

@@ -1,0 +1,87 @@
+"""Columns of many lines in little memory: numbers packed, equal values and equal texts once.
+
+A column is anything with `column[place]`, which gives the value as it was, of the same type.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Protocol
+
+INT64 = range(-(2**63), 2**63)
+Texts = dict[str, str]  # {text: the one object that stands for it}
+
+
+class Column(Protocol):
+    """The values of one name in many lines."""
+
+    def __getitem__(self, place: int, /) -> object: ...
+
+    def __len__(self) -> int: ...
+
+
+class Same:
+    """One value in all places, which no caller may change."""
+
+    __slots__ = ("_len", "value")
+
+    def __init__(self, value: object, length: int) -> None:
+        self.value, self._len = value, length
+
+    def __getitem__(self, place: int, /) -> object:
+        return self.value
+
+    def __len__(self) -> int:
+        return self._len
+
+
+class Holes:
+    """Floats and None. numbers: has NaN in the places of None, which `holes` marks."""
+
+    __slots__ = ("holes", "numbers")
+
+    def __init__(self, values: Sequence[float | None]) -> None:
+        self.numbers = array("d", [math.nan if v is None else v for v in values])
+        self.holes = bytes([v is None for v in values])
+
+    def __getitem__(self, place: int, /) -> float | None:
+        return None if self.holes[place] else self.numbers[place]
+
+    def __len__(self) -> int:
+        return len(self.holes)
+
+
+class Lists:
+    """Lists of one length. columns: of their first values, their second ones, and so on."""
+
+    __slots__ = ("_len", "columns")
+
+    def __init__(self, columns: Sequence[Column], length: int) -> None:
+        self.columns, self._len = columns, length
+
+    def __getitem__(self, place: int, /) -> list[object]:
+        return [column[place] for column in self.columns]
+
+    def __len__(self) -> int:
+        return self._len
+
+
+def packed(values: Sequence[object], texts: Texts) -> Column:
+    """A column of these values, which are JSON without objects. texts: known ones; new ones are added."""
+    kinds = set(map(type, values))
+    first = values[0] if values else None
+    if kinds <= {str, int, float, bool, type(None)} and len(kinds) < 2 and values.count(first) == len(values):
+        return Same(texts.setdefault(first, first) if isinstance(first, str) else first, len(values))
+    if kinds == {str}:
+        return list(map(texts.setdefault, values, values))  # type: ignore[arg-type]
+    if kinds == {float}:
+        return array("d", values)  # type: ignore[arg-type]
+    if kinds == {float, type(None)}:
+        return Holes(values)  # type: ignore[arg-type]
+    if kinds == {int} and min(values) in INT64 and max(values) in INT64:  # type: ignore[type-var]
+        return array("q", values)  # type: ignore[arg-type]
+    if kinds == {list} and len(set(map(len, values))) == 1:  # type: ignore[arg-type]
+        return Lists([packed(own, texts) for own in zip(*values, strict=True)], len(values))  # type: ignore[call-overload]
+    return list(values)
