@@ -115,19 +115,18 @@ class RoleColumns:
         A role's column is None where the role is left alone, or where the model is not known.
         """
         names = tuple(columns)
-        layout = self.layout(columns, names, width_columns(names))
-        roles = self.roles(columns, layout)
-        return {n: columns[n] for n in layout.before} | roles | {n: columns[n] for n in layout.behind}
+        return self.joined(columns, self.layout(columns, names, width_columns(names)))
 
     def layout(self, columns: Mapping[str, object], names: tuple[str, ...], widths: Sequence[str]) -> Layout:
         """Where the columns of roles stand in a row. names: of its columns; widths: its `width_columns`."""
         empty = tuple([columns[w] is None for w in widths])
         return self._layouts(names, empty, tuple(_NAMED.findall(str(columns.get("recipe")))))
 
-    def roles(self, columns: Mapping[str, object], layout: Layout) -> dict[str, object]:
-        """The columns of roles of a row."""
+    def joined(self, columns: Mapping[str, object], layout: Layout) -> dict[str, object]:
+        """The columns of a row in this layout."""
         found = self._roles(columns, layout.parts) if layout.parts else {n: columns[n] for n in layout.given}
-        return {n: found.get(n) for n in layout.roles}
+        roles = {n: found.get(n) for n in layout.roles}
+        return {n: columns[n] for n in layout.before} | roles | {n: columns[n] for n in layout.behind}
 
     def _roles(self, columns: Mapping[str, object], parts: Sequence[str]) -> dict[str, object]:
         shape = self._anatomy_of(str(columns["model"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import cast
 
 from blip2sweep.metrics import METRICS
@@ -28,29 +29,12 @@ def columns(measured: Measured) -> dict[str, float | None]:
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
 
 
-LENGTHS = {"retained": 2, "controlled": 4}  # of the lists in a measurement
-
-
-def is_even(table: Table) -> bool:
-    """Whether all measurements of a table fill the same columns."""
-    groups = {name: table.columns.get(name) for name in ("metrics", *LENGTHS)}
-    lists = [
-        (name, own) for name, column in groups.items() if isinstance(column, Table) for own in column.columns.values()
-    ]
-    told = all(column is None or isinstance(column, Table) for column in groups.values())
-    return (
-        told
-        and isinstance(table.columns["noise"], Table)
-        and all(
-            isinstance(own, Lists) and len(own.columns) == LENGTHS.get(name, len(own.columns) or -1)
-            for name, own in lists
-        )
-    )
-
-
-def of_table(table: Table) -> dict[str, Column]:
-    """The same columns of all measurements of an even table."""
-    metrics = _lists(table, "metrics")
+def of_table(table: Table) -> dict[str, Column] | None:
+    """The same columns of all measurements of a table; None where lists of one metric differ in length."""
+    noise, metrics = table.columns["noise"], _lists(table, "metrics")
+    retained, controlled = _lists(table, "retained", 2), _lists(table, "controlled", 4)
+    if not isinstance(noise, Table) or metrics is None or retained is None or controlled is None:
+        return None
     found = {m: own[0] for m, own in metrics.items()}
     found["scored_samples"] = table.columns["samples"]
     if "same" in table.columns:
@@ -62,19 +46,22 @@ def of_table(table: Table) -> dict[str, Column]:
         }
     for metric, own in metrics.items():
         found.update(zip(_comparison_columns(metric), own[1:], strict=False))
-    for metric, ends in _lists(table, "retained").items():
-        found.update(zip(_retained_columns(metric), map(_percent, ends), strict=True))
-    for metric, own in _lists(table, "controlled").items():
+    for metric, own in retained.items():
+        found.update(zip(_retained_columns(metric), map(_percent, own), strict=True))
+    for metric, own in controlled.items():
         found.update(zip(_control_columns(metric), own, strict=True))
-    return found | {f"noise_{m}": own for m, own in cast("Table", table.columns["noise"]).columns.items()}
+    return found | {f"noise_{m}": own for m, own in noise.columns.items()}
 
 
-def _lists(table: Table, name: str) -> dict[str, list[Column]]:
-    """{metric: columns of its values}; empty where the table has nothing of the name."""
-    if name not in table.columns:
-        return {}
-    own = cast("Table", table.columns[name]).columns
-    return {metric: [*cast("Lists", lists).columns] for metric, lists in own.items()}
+def _lists(table: Table, name: str, length: int | None = None) -> dict[str, Sequence[Column]] | None:
+    """{metric: columns of its values}; empty where the table has nothing of the name, None where lengths differ. length:
+    the one that is right; any but 0 by default."""
+    column = table.columns.get(name, Table({}, len(table)))
+    if not isinstance(column, Table):
+        return None
+    found = {m: own.columns for m, own in column.columns.items() if isinstance(own, Lists)}
+    right = all(len(own) == (length or len(own) or -1) for own in found.values())
+    return found if right and len(found) == len(column.columns) else None
 
 
 def _percent(shares: Column) -> Column:

@@ -25,13 +25,14 @@ from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
 from blip2sweep.results.record import Tables
 from blip2sweep.results.stopped import images_of, is_unfinished
-from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
+from blip2sweep.wire.lines import CellLine, Line, ResultLine, WorkerLine, line_of
 from blip2sweep.wire.stopping import StopRequest
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "chat", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
+Fields = dict[str, object]
 ANY: StopRequest = {"stop": "verdict", "margin": 1.0, "images": {}}  # stands for no question at all
 
 
@@ -191,22 +192,21 @@ class Ledger:
         record = brief(head, line) if head else line_of(parse(line))
         if record is None:
             return False
-        cast("dict[str, object]", record).pop("crc", None)
+        cast("Fields", record).pop("crc", None)
         self._keep(record)
         return True
 
     def _keep(self, line: Line) -> None:
-        if self.measured:
-            line = cast("Line", self._tables.add(line))
         if line["event"] == "worker":
             self.workers.append(line)
         elif "key" in line and (line["event"] != "measured" or self.measured):
             attempts = self.attempts.get(line["key"])
             if attempts is None:
                 attempts = self.attempts[line["key"]] = Attempts()
-            attempts.add(line)
+            kept = cast("CellLine", self._tables.add(cast("Fields", line))) if self.measured else line
+            attempts.add(line, kept)
             if line["event"] == "result" and line.get("predictions"):
-                self._unchecked.append((attempts, line))
+                self._unchecked.append((attempts, cast("ResultLine", kept)))
             if attempts.rivals:
                 self._rivals[line["key"]] = attempts.rivals
             elif self._rivals:
@@ -227,6 +227,8 @@ class Ledger:
         Of results with the same images, which sweeps with other rules have committed, it is enough that one satisfies.
         """
         attempts = self.attempts.get(key)
+        if attempts and len(attempts.all_results) == 1 and not not_counting:  # the usual case
+            return attempts.done and (request is ANY or not is_unfinished(attempts.result, request))
         counting = attempts.results.difference(not_counting) if attempts else ()
         if not attempts or not counting or request is ANY:
             return bool(counting)

@@ -69,11 +69,10 @@ class Lists:
 
 
 def packed(values: Sequence[object], texts: Texts) -> Column:
-    """A column of these values, which are JSON without objects. texts: known ones; new ones are added."""
+    """A column of these values, at least one, which are JSON without objects. texts: known ones; new ones are added."""
+    if _are_same(values):
+        return Same(values[0], len(values))
     kinds = set(map(type, values))
-    first = values[0] if values else None
-    if kinds <= {str, int, float, bool, type(None)} and len(kinds) < 2 and values.count(first) == len(values):
-        return Same(texts.setdefault(first, first) if isinstance(first, str) else first, len(values))
     if kinds == {str}:
         return list(map(texts.setdefault, values, values))  # type: ignore[arg-type]
     if kinds == {float}:
@@ -85,3 +84,14 @@ def packed(values: Sequence[object], texts: Texts) -> Column:
     if kinds == {list} and len(set(map(len, values))) == 1:  # type: ignore[arg-type]
         return Lists([packed(own, texts) for own in zip(*values, strict=True)], len(values))  # type: ignore[call-overload]
     return list(values)
+
+
+def _are_same(values: Sequence[object]) -> bool:
+    """Whether all are one text, one number of one type, or None."""
+    first = values[0]
+    if values[-1] != first or values[len(values) // 2] != first or values.count(first) < len(values):
+        return False
+    if first is None or isinstance(first, str):
+        return True
+    # 0.0 equals -0.0, and 1 equals True.
+    return first.__class__ in (int, float, bool) and first != 0 and len(set(map(type, values))) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import cast
 
 from blip2sweep.results.packed import Column, Texts, packed
@@ -11,11 +11,11 @@ MOST = 4096  # lines of a table; it is packed when it has so many
 
 
 class Table:
-    """Lines of one shape. A column is a list until the table is packed."""
+    """Lines of one shape."""
 
     __slots__ = ("columns", "length")
 
-    def __init__(self, columns: dict[str, Column], length: int = 0) -> None:
+    def __init__(self, columns: dict[str, Column], length: int) -> None:
         self.columns, self.length = columns, length
 
     def __getitem__(self, place: int, /) -> Record:
@@ -24,30 +24,48 @@ class Table:
     def __len__(self) -> int:
         return self.length
 
+
+class _Open:
+    """A table to which lines are added. Its columns look into the lines until it is packed."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.lines: list[tuple[object, ...]] = []
+        self.table = Table({name: _Looking(self.lines, i) for i, name in enumerate(names)}, 0)
+
     def add(self, line: Mapping[str, object]) -> Record:
         """Add a line, which has the names of the columns in their order."""
-        for column, value in zip(self.columns.values(), line.values(), strict=True):
-            cast("list[object]", column).append(value)
-        self.length += 1
-        return Record(self, self.length - 1)
+        self.lines.append(tuple(line.values()))
+        return Record(self.table, len(self.lines) - 1)
 
     def pack(self, texts: Texts) -> None:
         """Pack the columns, objects in them as tables of their own."""
-        for name, column in self.columns.items():
-            self.columns[name] = _nested(cast("list[object]", column), texts)
+        columns = zip(self.table.columns, zip(*self.lines, strict=True), strict=False)  # no lines have no columns
+        self.table.columns.update({name: _nested(values, texts) for name, values in columns})
+        self.table.length = len(self.lines)
 
 
-def _nested(values: list[object], texts: Texts) -> Column:
-    """A packed column. Its objects have the same names, as those of one shape have."""
-    if not values or not all(v.__class__ is dict for v in values):
+class _Looking:
+    """A column of a table that is not packed."""
+
+    __slots__ = ("_lines", "_number")
+
+    def __init__(self, lines: list[tuple[object, ...]], number: int) -> None:
+        self._lines, self._number = lines, number
+
+    def __getitem__(self, place: int, /) -> object:
+        return self._lines[place][self._number]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+def _nested(values: Sequence[object], texts: Texts) -> Column:
+    """A packed column of lines of one shape: objects in it have the same names in the same order."""
+    if not isinstance(values[0], dict):
         return packed(values, texts)
-    objects = cast("list[dict[str, object]]", values)
-    names = tuple(objects[0])
-    if any(tuple(v) != names for v in objects):
-        return values
-    columns = zip(*(v.values() for v in objects), strict=True) if names else ()
-    inner = {n: _nested(list(own), texts) for n, own in zip(names, columns, strict=True)}
-    return Table(inner, len(values))
+    columns = zip(*[v.values() for v in cast("Sequence[dict[str, object]]", values)], strict=True)
+    # No name has no column.
+    return Table({n: _nested(own, texts) for n, own in zip(values[0], columns, strict=False)}, len(values))
 
 
 class Record(Mapping[str, object]):
@@ -86,17 +104,17 @@ class Tables:
     """Puts lines into the tables of their shapes: their names, and those of the objects in them."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[object, ...], Table] = {}
+        self._open: dict[tuple[object, ...], _Open] = {}
         self._texts: Texts = {}
 
     def add(self, line: Mapping[str, object]) -> Record:
         """The line as a record."""
-        shape = (*line, *(tuple(v) for v in line.values() if v.__class__ is dict))
+        shape = (*line, *[tuple(v) if v.__class__ is dict else None for v in line.values()])
         table = self._open.get(shape)
         if table is None:
-            table = self._open[shape] = Table({name: [] for name in line})
+            table = self._open[shape] = _Open(line)
         record = table.add(line)
-        if table.length >= MOST:
+        if record.place == MOST - 1:
             table.pack(self._texts)
             del self._open[shape]
         return record

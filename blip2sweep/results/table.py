@@ -17,14 +17,14 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.old_sizes import OldSizes
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
-from blip2sweep.results import drops, latency
+from blip2sweep.results import latency
 from blip2sweep.results.by_column import Row, by_column
-from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
 from blip2sweep.results.record import Record
 from blip2sweep.results.row_pieces import WHOLE, Pieces
 from blip2sweep.results.score_folders import listed_variants
+from blip2sweep.results.sources import Sources, baseline_of
 from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 
@@ -32,17 +32,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, object]  # {column: value}
-Variants = Mapping[str, Sequence[str]]  # from `listed_variants`
 
 
 def build_table(
-    ledger: Ledger, variants: Variants | None = None, sweeps: Sequence[Sweep] | None = None
+    ledger: Ledger, sources: Sources | None = None, sweeps: Sequence[Sweep] | None = None
 ) -> pd.DataFrame:  # fmt: skip
     """All cells of the ledger, in the order they ended, with the columns that some row has. A cell without a baseline
     has no drops. A cell that was never measured has no metrics.
 
-    variants: of scores, as they were when cells were measured; by default as they are now. sweeps: oldest first; by
-    default those of the output folder.
+    sources: of measurements, by the scores that there were when cells were measured; by default by those of now. sweeps:
+    oldest first; by default those of the output folder.
     """
     import pandas as pd  # imported late: planning and status only use `older`
 
@@ -50,8 +49,7 @@ def build_table(
     from blip2sweep.results.schema import known
 
     _recipe_semantics.cache_clear()
-    there = listed_variants(ledger.output_dir) if variants is None else variants
-    columns = by_column(_rows(ledger, there))
+    columns = by_column(_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
     # Column by column, so that the values of one are gone before the next is made.
     table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]}, copy=False)
     if table.empty:
@@ -63,11 +61,11 @@ def build_table(
     return known(with_derived(table, list_sweeps(ledger.output_dir) if sweeps is None else sweeps))
 
 
-def _rows(ledger: Ledger, variants: Variants) -> list[Row]:
+def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
     """The rows, as pieces."""
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     pieces, sized = Pieces(RoleColumns(anatomy_of)), OldSizes(anatomy_of)
-    made = (_row(key, attempts, ledger, variants, pieces) for key, attempts in _ordered(ledger))
+    made = (_row(key, attempts, ledger, sources, pieces) for key, attempts in _ordered(ledger))
     rows = [row for row in made if row]
     for row in rows:
         if not any(piece.get("stored") for piece in row):
@@ -83,7 +81,7 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, pieces: Pieces) -> list[Record] | None:
+def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces) -> list[Record] | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
     result = attempts.result
     if result is None:
@@ -92,18 +90,18 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, piece
     row = [pieces.of({"key": key, "status": "done"}), *pieces.identity(result), pieces.of(told)]
     if "published" in result:
         row.append(pieces.of(_published(result, ledger)))
-    if measured := _measured(attempts, result, ledger, variants):
+    if measured := _measured(attempts, result, sources):
         row.append(pieces.measured(measured))
     row.append(pieces.of(_stopped(result)) if result.get("stopped") else WHOLE)
-    if beside := _beside(result, ledger, variants):
+    if beside := _beside(result, ledger, sources):
         row.append(pieces.beside(beside))
     row += pieces.run(result)
     return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
 
 
-def _measured(attempts: Attempts, result: ResultLine, ledger: Ledger, variants: Variants) -> MeasuredLine | None:
+def _measured(attempts: Attempts, result: ResultLine, sources: Sources) -> MeasuredLine | None:
     """What was measured of a result and may be shown."""
-    measured = attempts.measured.get(source_of(result, ledger, variants))
+    measured = attempts.measured.get(sources(result))
     return measured if measured is not None and _is_comparable(result, measured) else None
 
 
@@ -113,11 +111,11 @@ def _stopped(result: ResultLine) -> Columns:
     return {"images": told["images"], "images_of": told["of"], "stopped": told["reason"]}
 
 
-def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> MeasuredLine | None:
+def _beside(result: ResultLine, ledger: Ledger, sources: Sources) -> MeasuredLine | None:
     """What was measured of the cell of torch beside one of another back end: of the same recipe, or of the baseline where
     torch cannot have the recipe. None where it is not done, or never measured."""
     attempts = ledger.attempts.get(str(result["columns"].get("beside") or ""))
-    return _measured(attempts, attempts.result, ledger, variants) if attempts and attempts.result else None
+    return _measured(attempts, attempts.result, sources) if attempts and attempts.result else None
 
 
 def _is_comparable(result: ResultLine, measured: MeasuredLine) -> bool:
@@ -157,28 +155,6 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 def _recipe_semantics(recipe_json: str, stored: str) -> int:
     """Today's semantics number of a recipe's methods and steps. stored: the column."""
     return semantics_of(orjson.loads(recipe_json), stored)
-
-
-def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:
-    """The name of what the result's measurement has to be made from, as the ledger is now. Empty for a result without
-    predictions. variants: from `listed_variants`."""
-    if not result["predictions"]:  # imported scores may come without outputs
-        return ""
-    name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
-    own = baseline_of(result, ledger), control_of(result, ledger)
-    return drops.source(name, second_runs, own[0], lambda n: variants.get(n, ()), own[1])
-
-
-def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
-    """The `result` line of a result's baseline; None when the baseline is not done."""
-    attempts = ledger.attempts.get(result["columns"]["baseline"])
-    return attempts.result if attempts else None
-
-
-def control_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
-    """The `result` line of a result's control; None for a cell without one, and when the control is not done."""
-    attempts = ledger.attempts.get(result["columns"].get("control", ""))
-    return attempts.result if attempts else None
 
 
 def _published(result: ResultLine, ledger: Ledger) -> Columns:
