@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypedDict, cast
+from typing import Any, TypedDict
 
 from blip2sweep.results.stopped import images_of
 from blip2sweep.wire.lines import (
@@ -124,23 +124,23 @@ class Attempts:
         """What a new result has to name: the results it replaces, and all other attempts."""
         return {"replaces": sorted(self.all_results), "starts": sorted(self.starts)}
 
-    def add(self, line: CellLine, kept: CellLine | None = None) -> None:
+    def add(self, line: CellLine, kept: Any = None) -> None:
         """Add one line of this cell. A line of an event that this version does not know changes nothing.
 
         kept: what is remembered in the line's place, with the same fields.
         """
         event, kept = line["event"], line if kept is None else kept
         if event == "started":
-            self.starts[attempt_id(line)] = cast("StartLine", kept)
+            self.starts[attempt_id(line)] = kept
         elif event == "result":
-            self._add_result(attempt_id(line), cast("ResultLine", kept))
+            self._add_result(attempt_id(line), kept)
         elif event == "measured":
-            before, new = self.measured.get(line["source"]), cast("MeasuredLine", kept)
-            self.measured[line["source"]] = new if before is None else max(before, new, key=_generation)
+            before = self.measured.get(line["source"])
+            self.measured[line["source"]] = kept if before is None else max(before, kept, key=_generation)
         elif event == "unscored":
             self.unscored = line
         elif event == "failed":
-            self.failures = sorted([*self.failures, cast("FailureLine", kept)], key=lambda r: r["time"])
+            self.failures = sorted([*self.failures, kept], key=lambda r: r["time"])
         elif event == "requeued":
             self.given_up |= {attempt_id(line)}
             if line.get("reason") == WAITING:

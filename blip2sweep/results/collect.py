@@ -66,6 +66,7 @@ def _collect(
     if not ledger.unreadable:
         publish(output_dir, collector.entries)
     table = build_table(ledger, collector.sources, sweeps)
+    del collector
     write_table(output_dir / "table.parquet", table, ledger, digest(made_from))
     results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {predictions_name(r): r["key"] for r in results})

@@ -66,7 +66,7 @@ def _lists(table: Table, name: str, length: int | None = None) -> dict[str, Sequ
 
 def _percent(shares: Column) -> Column:
     values = [shares[i] for i in range(len(shares))]
-    return packed([None if v is None else 100 * cast("float", v) for v in values], {})
+    return packed([None if v is None else 100 * cast("float", v) for v in values])
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import gc
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import seal_holds
@@ -25,14 +25,13 @@ from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
 from blip2sweep.results.record import Tables
 from blip2sweep.results.stopped import images_of, is_unfinished
-from blip2sweep.wire.lines import CellLine, Line, ResultLine, WorkerLine, line_of
+from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 from blip2sweep.wire.stopping import StopRequest
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "chat", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
-Fields = dict[str, object]
 ANY: StopRequest = {"stop": "verdict", "margin": 1.0, "images": {}}  # stands for no question at all
 
 
@@ -192,7 +191,7 @@ class Ledger:
         record = brief(head, line) if head else line_of(parse(line))
         if record is None:
             return False
-        cast("Fields", record).pop("crc", None)
+        record.pop("crc", None)  # type: ignore[typeddict-item]
         self._keep(record)
         return True
 
@@ -203,10 +202,10 @@ class Ledger:
             attempts = self.attempts.get(line["key"])
             if attempts is None:
                 attempts = self.attempts[line["key"]] = Attempts()
-            kept = cast("CellLine", self._tables.add(cast("Fields", line))) if self.measured else line
+            kept: Any = self._tables.add(line) if self.measured else line
             attempts.add(line, kept)
             if line["event"] == "result" and line.get("predictions"):
-                self._unchecked.append((attempts, cast("ResultLine", kept)))
+                self._unchecked.append((attempts, kept))
             if attempts.rivals:
                 self._rivals[line["key"]] = attempts.rivals
             elif self._rivals:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 INT64 = range(-(2**63), 2**63)
-Texts = dict[str, str]  # {text: the one object that stands for it}
 
 
 class Column(Protocol):
@@ -68,13 +67,13 @@ class Lists:
         return self._len
 
 
-def packed(values: Sequence[object], texts: Texts) -> Column:
-    """A column of these values, at least one, which are JSON without objects. texts: known ones; new ones are added."""
+def packed(values: Sequence[object]) -> Column:
+    """A column of these values, at least one. Objects stay as they are."""
     if _are_same(values):
         return Same(values[0], len(values))
     kinds = set(map(type, values))
     if kinds == {str}:
-        return list(map(texts.setdefault, values, values))  # type: ignore[arg-type]
+        return list(map(dict[object, object]().setdefault, values, values))  # equal texts are one object
     if kinds == {float}:
         return array("d", values)  # type: ignore[arg-type]
     if kinds == {float, type(None)}:
@@ -82,7 +81,7 @@ def packed(values: Sequence[object], texts: Texts) -> Column:
     if kinds == {int} and min(values) in INT64 and max(values) in INT64:  # type: ignore[type-var]
         return array("q", values)  # type: ignore[arg-type]
     if kinds == {list} and len(set(map(len, values))) == 1:  # type: ignore[arg-type]
-        return Lists([packed(own, texts) for own in zip(*values, strict=True)], len(values))  # type: ignore[call-overload]
+        return Lists([packed(own) for own in zip(*values, strict=True)], len(values))  # type: ignore[call-overload]
     return list(values)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import cast
+from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any
 
-from blip2sweep.results.packed import Column, Texts, packed
+from blip2sweep.results.packed import Column, packed
 
-MOST = 4096  # lines of a table; it is packed when it has so many
+MOST = 1024  # lines of a table; it is packed when it has so many
 
 
 class Table:
@@ -28,8 +28,9 @@ class Table:
 class _Open:
     """A table to which lines are added. Its columns look into the lines until it is packed."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.lines: list[tuple[object, ...]] = []
+    def __init__(self, names: Iterable[str], objects: Collection[str]) -> None:
+        """objects: the names of fields whose values are objects with the same names in the same order."""
+        self.objects, self.lines = objects, list[tuple[object, ...]]()
         self.table = Table({name: _Looking(self.lines, i) for i, name in enumerate(names)}, 0)
 
     def add(self, line: Mapping[str, object]) -> Record:
@@ -37,10 +38,11 @@ class _Open:
         self.lines.append(tuple(line.values()))
         return Record(self.table, len(self.lines) - 1)
 
-    def pack(self, texts: Texts) -> None:
+    def pack(self) -> None:
         """Pack the columns, objects in them as tables of their own."""
-        columns = zip(self.table.columns, zip(*self.lines, strict=True), strict=False)  # no lines have no columns
-        self.table.columns.update({name: _nested(values, texts) for name, values in columns})
+        columns = self.table.columns
+        for name, values in zip([*columns], zip(*self.lines, strict=True), strict=False):  # no name has no values
+            columns[name] = (_inner if name in self.objects else packed)(values)
         self.table.length = len(self.lines)
 
 
@@ -59,13 +61,10 @@ class _Looking:
         return len(self._lines)
 
 
-def _nested(values: Sequence[object], texts: Texts) -> Column:
-    """A packed column of lines of one shape: objects in it have the same names in the same order."""
-    if not isinstance(values[0], dict):
-        return packed(values, texts)
-    columns = zip(*[v.values() for v in cast("Sequence[dict[str, object]]", values)], strict=True)
-    # No name has no column.
-    return Table({n: _nested(own, texts) for n, own in zip(values[0], columns, strict=False)}, len(values))
+def _inner(values: Sequence[Any]) -> Table:
+    """A packed table of objects that have the same names in the same order."""
+    columns = zip(*[v.values() for v in values], strict=True)
+    return Table({n: packed(own) for n, own in zip(values[0], columns, strict=False)}, len(values))
 
 
 class Record(Mapping[str, object]):
@@ -104,23 +103,27 @@ class Tables:
     """Puts lines into the tables of their shapes: their names, and those of the objects in them."""
 
     def __init__(self) -> None:
+        self._objects: dict[tuple[str, ...], list[str]] = {}  # {names: those of objects in the first such line}
         self._open: dict[tuple[object, ...], _Open] = {}
-        self._texts: Texts = {}
 
-    def add(self, line: Mapping[str, object]) -> Record:
+    def add(self, line: Mapping[str, Any]) -> Record:
         """The line as a record."""
-        shape = (*line, *[tuple(v) if v.__class__ is dict else None for v in line.values()])
+        names = tuple(line)
+        objects = self._objects.get(names)
+        if objects is None:
+            objects = self._objects[names] = [n for n, v in line.items() if v.__class__ is dict]
+        shape = (names, *[tuple(v) if (v := line[n]).__class__ is dict else v.__class__ for n in objects])
         table = self._open.get(shape)
         if table is None:
-            table = self._open[shape] = _Open(line)
+            table = self._open[shape] = _Open(names, [n for n in objects if line[n].__class__ is dict])
         record = table.add(line)
         if record.place == MOST - 1:
-            table.pack(self._texts)
+            table.pack()
             del self._open[shape]
         return record
 
     def pack(self) -> None:
         """Pack all tables. Later lines begin new ones."""
         for table in self._open.values():
-            table.pack(self._texts)
+            table.pack()
         self._open = {}
