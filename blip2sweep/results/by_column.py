@@ -102,6 +102,6 @@ def _is_none(column: Column) -> bool:
 
 
 def _objects(column: Column) -> NDArray[Any]:
-    """The values as they are."""
+    """The values as they are; records as the mappings that they stand for."""
     values = column if isinstance(column, list) else map(column.__getitem__, range(len(column)))
-    return np.fromiter(values, object, len(column))
+    return np.fromiter(map(dict, values) if isinstance(column, Table) else values, object, len(column))  # type: ignore[call-overload]
