@@ -129,29 +129,29 @@ class Attempts:
 
         kept: what is remembered in the line's place, with the same fields.
         """
-        event, kept = line["event"], line if kept is None else kept
-        if event == "started":
+        kept = line if kept is None else kept
+        if line["event"] == "started":
             self.starts[attempt_id(line)] = kept
-        elif event == "result":
+        elif line["event"] == "result":
             self._add_result(attempt_id(line), kept)
-        elif event == "measured":
+        elif line["event"] == "measured":
             before = self.measured.get(line["source"])
             self.measured[line["source"]] = kept if before is None else max(before, kept, key=_generation)
-        elif event == "unscored":
+        elif line["event"] == "unscored":
             self.unscored = line
-        elif event == "failed":
+        elif line["event"] == "failed":
             self.failures = sorted([*self.failures, kept], key=lambda r: r["time"])
-        elif event == "requeued":
+        elif line["event"] == "requeued":
             self.given_up |= {attempt_id(line)}
             if line.get("reason") == WAITING:
                 self.waiting = {**self.waiting, attempt_id(line): line}
-        elif event == "latency":
+        elif line["event"] == "latency":
             place = line["device"], line["threads"], line["batch"]
             newest = max(self.latency.get(place, line), line, key=latency_order)
             self.latency = {**self.latency, place: newest}
-        elif event == "untimed":
+        elif line["event"] == "untimed":
             self.untimed = [*self.untimed, line]
-        elif event == "forgotten" or event == "unforgotten":
+        elif line["event"] == "forgotten" or line["event"] == "unforgotten":
             self._forget(line)
 
     def _add_result(self, attempt: str, line: ResultLine) -> None:

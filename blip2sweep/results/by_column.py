@@ -104,4 +104,4 @@ def _is_none(column: Column) -> bool:
 def _objects(column: Column) -> NDArray[Any]:
     """The values as they are; records as the mappings that they stand for."""
     values = column if isinstance(column, list) else map(column.__getitem__, range(len(column)))
-    return np.fromiter(map(dict, values) if isinstance(column, Table) else values, object, len(column))  # type: ignore[call-overload]
+    return np.fromiter(map(dict, values) if isinstance(column, Table) else values, object, len(column))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 INT64 = range(-(2**63), 2**63)
 
@@ -67,7 +67,7 @@ class Lists:
         return self._len
 
 
-def packed(values: Sequence[object]) -> Column:
+def packed(values: Sequence[Any]) -> Column:
     """A column of these values, at least one. Objects stay as they are."""
     if _are_same(values):
         return Same(values[0], len(values))
@@ -75,13 +75,13 @@ def packed(values: Sequence[object]) -> Column:
     if kinds == {str}:
         return list(map(dict[object, object]().setdefault, values, values))  # equal texts are one object
     if kinds == {float}:
-        return array("d", values)  # type: ignore[arg-type]
+        return array("d", values)
     if kinds == {float, type(None)}:
-        return Holes(values)  # type: ignore[arg-type]
-    if kinds == {int} and min(values) in INT64 and max(values) in INT64:  # type: ignore[type-var]
-        return array("q", values)  # type: ignore[arg-type]
-    if kinds == {list} and len(set(map(len, values))) == 1:  # type: ignore[arg-type]
-        return Lists([packed(own) for own in zip(*values, strict=True)], len(values))  # type: ignore[call-overload]
+        return Holes(values)
+    if kinds == {int} and min(values) in INT64 and max(values) in INT64:
+        return array("q", values)
+    if kinds == {list} and len(set(map(len, values))) == 1:
+        return Lists([packed(own) for own in zip(*values, strict=True)], len(values))
     return list(values)
 
 

@@ -78,7 +78,7 @@ class Record(Mapping[str, object]):
     def __getitem__(self, name: str) -> object:
         return self.table.columns[name][self.place]
 
-    def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
+    def get(self, name: str, default: object = None) -> object:
         """As of any mapping; that of `Mapping` raises and catches an error where a name is missing."""
         column = self.table.columns.get(name)
         return default if column is None else column[self.place]
