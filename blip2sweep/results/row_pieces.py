@@ -63,14 +63,14 @@ class Pieces:
         """The metrics of the cell of torch beside one of another back end, as `torch_<metric>`."""
         return self.of({f"{TORCH}_{m}": values[0] for m, values in line["metrics"].items()})
 
-    def run(self, result: ResultLine) -> list[Record]:
+    def run(self, result: ResultLine) -> Record:
         """The columns of cost and provenance."""
         own = self.of(cast("Fields", result))
         seen = self._seen(own, "run", _run)
         if seen is not None:
-            return [seen]
+            return seen
         where = {name: result.get(name) for name in WHERE}
-        return [self.of({**result.get("cost", {}), **where, "finished": result["time"]})]
+        return self.of({**result.get("cost", {}), **where, "finished": result["time"]})
 
     def _seen(self, record: Record, what: object, view: View) -> Record | None:
         """The record under other names; None where its table has no such view. what: tells the views apart."""

@@ -95,7 +95,7 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces:
     row.append(pieces.of(_stopped(result)) if result.get("stopped") else WHOLE)
     if beside := _beside(result, ledger, sources):
         row.append(pieces.beside(beside))
-    row += pieces.run(result)
+    row.append(pieces.run(result))
     return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
 
 
