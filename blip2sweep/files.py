@@ -34,7 +34,7 @@ TEMPORARY = re.compile(r"\..+\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 OLD_HERE, OLD_ELSEWHERE = 3600.0, 7 * 86400.0
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write under a temporary name, fsync, rename, fsync the folder.
 
     Raises UserError, one line, and then leaves nothing half-written.
@@ -69,7 +69,7 @@ def _link(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-def _write(path: Path, data: bytes, place: Callable[[Path, Path], object]) -> None:
+def _write(path: Path, data: bytes | memoryview, place: Callable[[Path, Path], object]) -> None:
     """place: gives the temporary file its name."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shlex
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from blip2sweep.canonical import canonical_json
 from blip2sweep.files import read_json, seal, write_json
 from blip2sweep.results.sample_parts import SHOWN, write_part
 from blip2sweep.results.sample_rows import SCHEMA
@@ -41,6 +43,7 @@ GRID = [
     "per_part.vit.bits=2,3,4,5,6,8,none",
     "per_part.llm.bits=2,3,4,5,6,8,none",
 ]
+NUMBERS = ("bits_per_weight", "bits_per_weight_touched", "compression_ratio")  # of a result, which differ between cells
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -80,7 +83,6 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     cell = next(line["key"] for line in lines if line["event"] == "result" and line["columns"]["part"] == "vit")
     own = [line for line in lines if line["key"] == cell and (measured or line["event"] != "measured")]
     plain = [{k: v for k, v in line.items() if k not in ("n", "crc")} for line in own]
-    texts = [json.dumps(line, separators=(",", ":"))[:-1] for line in plain]
     content = {
         p: (p.read_bytes(), p.stat().st_mtime_ns)
         for folder in ("predictions", "scores")
@@ -93,7 +95,7 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     for worker in range(100):
         mine = keys[worker::100]
         with (outputs / "journals" / f"many-{worker}.jsonl").open("wb") as journal:
-            said = [text.replace(cell, key) for key in mine for text in texts]
+            said = [as_another(line, cell, key) for key in mine for line in plain]
             journal.writelines(seal(f'{text},"n":{i},'.encode()) + b"\n" for i, text in enumerate(said))
         for key in mine:
             for path, (data, when) in content.items():
@@ -107,6 +109,29 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     path = outputs / "sweeps" / "large" / "sweep.json"
     sweep = read_json(path)
     write_json(path, {**sweep, "keys": [*sweep["keys"], *keys]})
+
+
+def as_another(line: Mapping[str, Any], cell: str, key: str) -> str:
+    """The JSON of a line of another cell, without its end: with a recipe and numbers of its own, as real cells have."""
+    draw = random.Random(f"{line['event']} {key}")
+    found = dict(line, time=line["time"] + 1000 * draw.random())
+    if line["event"] == "result":
+        blocks, bits = "+".join(map(str, sorted(draw.sample(range(39), 6)))), draw.randint(2, 8)
+        recipe = json.loads(line["columns"]["recipe_json"])
+        told = [{**entry, "bits": bits, "target": f"vit:{blocks}:all"} for entry in recipe]
+        own = {"recipe": f"vit:{blocks}:all=rtn{bits}/channel", "blocks": blocks, "recipe_json": canonical_json(told)}
+        found["columns"] = {**line["columns"], **own, "bits_vit": float(bits), "bits_vision": float(bits),
+                            **{n: line["columns"][n] * draw.uniform(0.3, 1) for n in NUMBERS}}  # fmt: skip
+        found["cost"] = {n: v * draw.uniform(0.5, 2) if isinstance(v, float) else v for n, v in line["cost"].items()}
+    elif line["event"] == "measured":
+        for group in ("metrics", "retained"):
+            found[group] = {m: [other(v, draw) for v in values] for m, values in line[group].items()}
+    return json.dumps(found, separators=(",", ":"))[:-1].replace(cell, key)
+
+
+def other(value: float | None, draw: random.Random) -> float | None:
+    """Another number of the same type."""
+    return draw.random() if isinstance(value, float) else draw.randint(0, 2) if isinstance(value, int) else value
 
 
 def large(cells: int) -> Mapping[str, object]:

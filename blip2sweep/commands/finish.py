@@ -39,7 +39,7 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed
     with no_garbage():
         score_missing(output_dir, sweep)
         table = collect(output_dir, sweep, ledger=ledger)
-        current = table[~table["stale"]] if len(table) else table
+        current = table[~table["stale"]] if len(table) and table["stale"].any() else table
         picture = draw_dropoff(current, sweep.folder(output_dir) / "dropoff.png") if len(current) else None
         if earlier := older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int))) if len(table) else None:
             tell(earlier)

@@ -35,13 +35,17 @@ class OldSizes:
         self._recipe = lru_cache(maxsize=None)(self._expanded)
 
     def __call__(self, row: Row) -> dict[str, object]:
+        return {**row, **self.changes(row)}
+
+    def changes(self, row: Row) -> dict[str, object]:
+        """What differs in the row; nothing in one with `stored`."""
         if row.get("stored") or not isinstance(row.get("model_bytes"), int | float):
-            return dict(row)
+            return {}
         dtype = str(row["dtype"])
         stored = dtype if row.get("imported") is None else half_of(dtype)
         recipe = self._recipe(str(row["model"]), str(row["recipe_json"])) if stored in BITS else None
         sizes = asdict(_resized(row, recipe, BITS[stored])) if recipe else dict.fromkeys(SIZES)
-        return {**row, "stored": stored, **sizes}
+        return {"stored": stored, **sizes}
 
     def _expanded(self, model: str, entries: str) -> Recipe | None:
         shape = self._anatomy_of(model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
@@ -87,13 +88,26 @@ class Anatomies:
             return None
 
 
+class Layout(NamedTuple):
+    """The names of a row's columns: those before the columns of roles, these, and those behind them.
+
+    given: the columns of roles that the row has. parts: where it has none and some part is touched, the parts whose widths
+    give those of the roles.
+    """
+
+    before: tuple[str, ...]
+    roles: tuple[str, ...]
+    behind: tuple[str, ...]
+    given: frozenset[str]
+    parts: tuple[str, ...]
+
+
 class RoleColumns:
     """Gives every row of a table a column `bits_<role>` for each role, also rows of versions without roles."""
 
     def __init__(self, anatomy_of: Callable[[str], Anatomy | None]) -> None:
         self._anatomy_of = anatomy_of
-        self._widths = cache(width_columns)  # rows of one sweep have the same names
-        self._order = cache(_ordered)
+        self._layouts = cache(_layout)  # rows of one sweep have the same names
 
     def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns of a row, with those of the roles behind those of the parts.
@@ -101,18 +115,20 @@ class RoleColumns:
         A role's column is None where the role is left alone, or where the model is not known.
         """
         names = tuple(columns)
-        widths = self._widths(names)
-        if not widths:
-            return dict(columns)
-        called = _NAMED.findall(str(columns.get("recipe")))
-        own = [w for w in widths if (n := w.removeprefix("bits_")) not in ROLES or n in called or columns[w] is None]
-        found = {w: columns[w] for w in widths if w not in own}
-        if not found and any(columns[w] is not None for w in own):
-            found = self._roles(columns, [w.removeprefix("bits_") for w in own])
-        order, roles = self._order(names, tuple(own))
-        return {c: found.get(c) if c in roles else columns[c] for c in order}
+        return self.joined(columns, self.layout(columns, names, width_columns(names)))
 
-    def _roles(self, columns: Mapping[str, object], parts: list[str]) -> dict[str, object]:
+    def layout(self, columns: Mapping[str, object], names: tuple[str, ...], widths: Sequence[str]) -> Layout:
+        """Where the columns of roles stand in a row. names: of its columns; widths: its `width_columns`."""
+        empty = tuple([columns[w] is None for w in widths])
+        return self._layouts(names, empty, tuple(_NAMED.findall(str(columns.get("recipe")))))
+
+    def joined(self, columns: Mapping[str, object], layout: Layout) -> dict[str, object]:
+        """The columns of a row in this layout."""
+        found = self._roles(columns, layout.parts) if layout.parts else {n: columns[n] for n in layout.given}
+        roles = {n: found.get(n) for n in layout.roles}
+        return {n: columns[n] for n in layout.before} | roles | {n: columns[n] for n in layout.behind}
+
+    def _roles(self, columns: Mapping[str, object], parts: Sequence[str]) -> dict[str, object]:
         shape = self._anatomy_of(str(columns["model"]))
         if shape is None or set(shape.parts) != set(parts):
             return {}
@@ -121,9 +137,16 @@ class RoleColumns:
         return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}
 
 
-def _ordered(names: tuple[str, ...], own: tuple[str, ...]) -> tuple[list[str], frozenset[str]]:
-    """(the columns of a row, those of the roles among them). names: as they came. own: the widths of parts."""
-    roles = [c for role in ROLES if (c := f"bits_{role}") not in own]
+def _layout(names: tuple[str, ...], empty: tuple[bool, ...], called: tuple[str, ...]) -> Layout:
+    """empty: of each width, whether it is None. called: the roles that the recipe names as parts."""
+    widths = dict(zip(width_columns(names), empty, strict=True))
+    if not widths:
+        return Layout((), (), names, frozenset(), ())
+    own = [w for w in widths if (n := w.removeprefix("bits_")) not in ROLES or n in called or widths[w]]
+    given = frozenset(widths.keys() - own)
+    touched = not given and not all(widths[w] for w in own)
+    roles = tuple(c for role in ROLES if (c := f"bits_{role}") not in own)
     rest = [c for c in names if c not in roles]
     last = rest.index(own[-1]) + 1 if own else 0
-    return [*rest[:last], *roles, *rest[last:]], frozenset(roles)
+    parts = tuple(w.removeprefix("bits_") for w in own) if touched else ()
+    return Layout(tuple(rest[:last]), roles, tuple(rest[last:]), given, parts)

@@ -5,10 +5,11 @@ Entries are those of `recipe_json`: `{target, method, bits, …}` of a quantizer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
+
+import orjson
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.recipe_file import MEASURED
@@ -26,7 +27,7 @@ def setting(recipe_json: str, dropped: str = "") -> str:
 
     dropped: the dropped blocks in words, where they are known better than by the targets.
     """
-    every = [undigested(e) for e in json.loads(recipe_json)]
+    every = [undigested(e) for e in orjson.loads(recipe_json)]
     quantized = all(kind_of(e) == QUANTIZE for e in every)
     return setting_name(every) if quantized else setting_text(every, dropped)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import orjson
 import pandas as pd
 from numpy.typing import NDArray
 
 from blip2sweep.analysis.cells import rounded
 from blip2sweep.analysis.main_metric import main_metric
-from blip2sweep.analysis.recipes import entries, part_names
+from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
 from blip2sweep.reporting.drawn_before import ROWS, drawn_before, rows_digest
@@ -107,7 +108,7 @@ def _drawable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _width(recipe_json: str) -> float:
     """The one width of a recipe, or NaN where it has several."""
-    found = {float(e["bits"]) for e in entries(recipe_json) if "bits" in e}
+    found = {float(e["bits"]) for e in orjson.loads(recipe_json) if "bits" in e}
     return found.pop() if len(found) == 1 else math.nan
 
 
@@ -129,13 +130,14 @@ def _curve_names(rows: pd.DataFrame) -> list[str]:
         )
         if c in rows and rows[c].nunique() > 1
     ]
-    further = [_further(rows, c, before) for c, before in FURTHER.items() if c in rows]
-    named = zip(*(rows[c] for c in ("part", *varied)), *further, strict=True)
-    return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
+    words = [_words(rows[c]) for c in ("part", *varied)]
+    words += [_words(rows[c], before) for c, before in FURTHER.items() if c in rows]
+    return [" ".join([w for w in own if w is not None]) for own in zip(*words, strict=True)]
 
 
-def _further(rows: pd.DataFrame, column: str, before: str) -> list[str | None]:
-    return [f"{before}{v}" if pd.notna(v) else None for v in rows[column]]
+def _words(values: pd.Series, before: str = "") -> list[str | None]:
+    """The values as texts, each behind `before`; None of those that are null."""
+    return [f"{before}{v}" if there else None for v, there in zip(values.tolist(), values.notna(), strict=True)]
 
 
 def _panel(axis: Axes, cells: pd.DataFrame, metric: str, named: list[str]) -> None:

@@ -18,6 +18,8 @@ def without_baseline(table: pd.DataFrame) -> pd.DataFrame:
     metrics = [m for m in metrics_of(table) if m in table]
     own = [f"baseline_{m}" for m in metrics if f"baseline_{m}" in table]
     lacking = table[metrics].notna().any(axis=1) & ~table[own].notna().any(axis=1)
+    if not lacking.any():
+        return table.iloc[:0]
     done = table.loc[table["status"].eq("done"), "key"] if "status" in table else table["key"]
     apart = table["part"].ne("none") & table["baseline"].notna() & ~table["baseline"].isin(done)
     return table[lacking & apart]

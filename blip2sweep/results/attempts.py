@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from blip2sweep.results.stopped import images_of
 from blip2sweep.wire.lines import (
@@ -25,7 +25,10 @@ from blip2sweep.wire.lines import (
 
 Place = tuple[str, int, int]  # where latency is measured: the device, threads of the CPU, images in a batch
 NONE: frozenset[str] = frozenset()
+# What most cells have none of is one object for all of them, which nothing changes.
 NEVER: Mapping[str, frozenset[str]] = MappingProxyType({})
+NO_LINES: Mapping[str, RequeuedLine] = MappingProxyType({})
+NO_LATENCY: Mapping[Place, LatencyLine] = MappingProxyType({})
 
 
 class KnownAttempts(TypedDict):
@@ -41,17 +44,19 @@ class Attempts:
     be compared."""
 
     starts: dict[str, StartLine] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
+    given_up: frozenset[str] = NONE  # attempts that ended without a result and without a failure
     all_results: dict[str, ResultLine] = field(default_factory=dict)  # {attempt: its result}
     missing: frozenset[str] = frozenset()  # the attempts among them whose predictions are gone or damaged
     result: ResultLine | None = None  # the one that counts
     rivals: Sequence[str] = ()  # attempts with results that do not know each other; empty where one result counts
-    failures: list[FailureLine] = field(default_factory=list)
+    failures: Sequence[FailureLine] = ()  # by their times
     measured: dict[str, MeasuredLine] = field(default_factory=dict)  # {source: the newest measurement}
     unscored: UnscoredLine | None = None  # why the newest attempt to score the cell failed
-    waiting: dict[str, RequeuedLine] = field(default_factory=dict)  # {attempt that stopped for replies: its end}
-    latency: dict[Place, LatencyLine] = field(default_factory=dict)  # the newest of each place
-    untimed: list[UntimedLine] = field(default_factory=list)  # tries to measure it
+    waiting: Mapping[str, RequeuedLine] = field(
+        default_factory=lambda: NO_LINES
+    )  # {attempt that stopped for replies: its end}
+    latency: Mapping[Place, LatencyLine] = field(default_factory=lambda: NO_LATENCY)  # the newest of each place
+    untimed: Sequence[UntimedLine] = ()  # tries to measure it
     forgotten: Mapping[str, frozenset[str]] = field(
         default_factory=lambda: NEVER
     )  # {act of forgetting: attempts that do not count by it}
@@ -78,6 +83,11 @@ class Attempts:
         return self.waiting.get(attempt_id(newest))
 
     @property
+    def ended(self) -> set[str]:
+        """The attempts with a result or a failure, and those that were given up."""
+        return {*self.all_results, *map(attempt_id, self.failures), *self.given_up}
+
+    @property
     def open(self) -> list[StartLine]:
         """Starts without an end. A process is computing the cell, or died while it did."""
         return [start for attempt, start in self.starts.items() if attempt not in self.ended | self.hidden]
@@ -102,7 +112,7 @@ class Attempts:
         return failures[-1]
 
     @property
-    def counting_failures(self) -> list[FailureLine]:
+    def counting_failures(self) -> Sequence[FailureLine]:
         """The failures that nobody forgot, by their times."""
         return [f for f in self.failures if attempt_id(f) not in self.hidden] if self.hidden else self.failures
 
@@ -114,37 +124,42 @@ class Attempts:
         """What a new result has to name: the results it replaces, and all other attempts."""
         return {"replaces": sorted(self.all_results), "starts": sorted(self.starts)}
 
-    def add(self, line: CellLine) -> None:
-        """Add one line of this cell. A line of an event that this version does not know changes nothing."""
+    def add(self, line: CellLine, kept: Any = None) -> None:
+        """Add one line of this cell. A line of an event that this version does not know changes nothing.
+
+        kept: what is remembered in the line's place, with the same fields.
+        """
+        kept = line if kept is None else kept
         if line["event"] == "started":
-            self.starts[attempt_id(line)] = line
+            self.starts[attempt_id(line)] = kept
         elif line["event"] == "result":
-            attempt = attempt_id(line)
-            self.ended.add(attempt)
-            self.all_results[attempt] = line
-            if len(self.all_results) == 1 and not self.missing and not self.hidden:
-                self.result = line
-            else:
-                self._choose()
+            self._add_result(attempt_id(line), kept)
         elif line["event"] == "measured":
             before = self.measured.get(line["source"])
-            self.measured[line["source"]] = max(before or line, line, key=_generation)
+            self.measured[line["source"]] = kept if before is None else max(before, kept, key=_generation)
         elif line["event"] == "unscored":
             self.unscored = line
         elif line["event"] == "failed":
-            self.ended.add(attempt_id(line))
-            self.failures = sorted([*self.failures, line], key=lambda r: r["time"])
+            self.failures = sorted([*self.failures, kept], key=lambda r: r["time"])
         elif line["event"] == "requeued":
-            self.ended.add(attempt_id(line))
+            self.given_up |= {attempt_id(line)}
             if line.get("reason") == WAITING:
-                self.waiting[attempt_id(line)] = line
+                self.waiting = {**self.waiting, attempt_id(line): line}
         elif line["event"] == "latency":
             place = line["device"], line["threads"], line["batch"]
-            self.latency[place] = max(self.latency.get(place, line), line, key=latency_order)
+            newest = max(self.latency.get(place, line), line, key=latency_order)
+            self.latency = {**self.latency, place: newest}
         elif line["event"] == "untimed":
-            self.untimed.append(line)
+            self.untimed = [*self.untimed, line]
         elif line["event"] == "forgotten" or line["event"] == "unforgotten":
             self._forget(line)
+
+    def _add_result(self, attempt: str, line: ResultLine) -> None:
+        self.all_results[attempt] = line
+        if len(self.all_results) == 1 and not self.missing and not self.hidden:
+            self.result = line
+        else:
+            self._choose()
 
     def _forget(self, line: ForgottenLine | UnforgottenLine) -> None:
         """Take in that attempts do not count, or count again. The order of lines, and so of clocks, does not matter."""

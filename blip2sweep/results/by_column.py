@@ -1,23 +1,107 @@
-"""Rows of a table, collected by column. Of 100,000 rows of 80 values a list of mappings would take half a gigabyte."""
+"""Rows of a table, collected by column. A row is made of pieces, each a place in a table of columns, so no row of 80 values
+is ever made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from math import nan
+from typing import Any, NamedTuple
 
-Row = Mapping[str, object]  # {column: value}
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.results.packed import INT64, Column, Holes, Same
+from blip2sweep.results.record import Record, Table
+
+Row = list[Record]
+Values = list[Any] | NDArray[Any]
 
 
-def by_column(rows: Iterable[Row]) -> dict[str, list[object]]:
-    """{column: its values}, in the order in which columns first stand in some row; NaN where a row lacks the column."""
-    found: dict[str, list[object]] = {}
-    for n, row in enumerate(rows):
-        for name, value in row.items():
-            if name in found:
-                found[name].append(value)
-            else:
-                found[name] = [*[nan] * n, value]
-        if len(row) < len(found):
-            for name in found.keys() - row.keys():
-                found[name].append(nan)
+class Share(NamedTuple):
+    """The rows that have a piece of one table. rows, places: (k,) int64."""
+
+    table: Table
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+def by_column(rows: Sequence[Row]) -> dict[str, Values]:
+    """{column: its values}, in the order in which columns first stand in some row; NaN where a row lacks the column. Of
+    several pieces of a row with one column the last counts, as of a dict that is updated.
+
+    Numbers are float64 or int64 arrays, as pandas makes them of the list; all others are lists.
+    """
+    names = dict.fromkeys(name for row in _kinds(rows) for piece in row for name in piece.table.columns)
+    shares: dict[str, list[Share]] = {name: [] for name in names}
+    for share in _shares(rows):
+        for name in share.table.columns:
+            shares[name].append(share)
+    taken = ((name, shares.pop(name)) for name in names)
+    return {name: _values([share.table.columns[name] for share in own], own, len(rows)) for name, own in taken}
+
+
+def _kinds(rows: Iterable[Row]) -> Iterable[Row]:
+    """The first row of each combination of tables."""
+    seen: dict[tuple[int, ...], Row] = {}
+    for row in rows:
+        seen.setdefault(tuple([id(piece.table) for piece in row]), row)
+    return seen.values()
+
+
+def _shares(rows: Sequence[Row]) -> Iterable[Share]:
+    """Every table with its rows: those that have it as first piece first, so that later pieces come later."""
+    for pieces in zip_longest(*rows):
+        found: dict[int, tuple[Table, list[int], list[int]]] = {}
+        for i, piece in enumerate(pieces):
+            if piece is not None:
+                share = found.get(id(piece.table))
+                if share is None:
+                    share = found[id(piece.table)] = (piece.table, [], [])
+                share[1].append(i)
+                share[2].append(piece.place)
+        yield from (Share(t, np.array(r, np.int64), np.array(p, np.int64)) for t, r, p in found.values())
+
+
+def _values(columns: Sequence[Column], shares: Sequence[Share], n: int) -> Values:
+    numbers = [_numbers(column) for column in columns]
+    if all(own is not None for own in numbers) and not all(map(_is_none, columns)):
+        return _joined([own for own in numbers if own is not None], shares, n)
+    found = np.full(n, nan, object)
+    for column, share in zip(columns, shares, strict=True):
+        found[share.rows] = column.value if isinstance(column, Same) else _objects(column)[share.places]
+    return found.tolist()
+
+
+def _joined(numbers: Sequence[NDArray[Any]], shares: Sequence[Share], n: int) -> NDArray[Any]:
+    """A column of numbers: integers where all are and no row lacks one."""
+    there = np.zeros(n, bool)
+    for share in shares:
+        there[share.rows] = True
+    whole = there.all() and all(own.dtype == np.int64 for own in numbers)
+    found = np.empty(n, np.int64) if whole else np.full(n, nan)
+    for own, share in zip(numbers, shares, strict=True):
+        found[share.rows] = own[share.places] if own.size > 1 else own
     return found
+
+
+def _numbers(column: Column) -> NDArray[Any] | None:
+    """A column of numbers and None as an array, of one element where all are the same; None for other columns."""
+    if isinstance(column, Holes | array):
+        return np.asarray(column.numbers if isinstance(column, Holes) else column)
+    if not isinstance(column, Same):
+        return None
+    if _is_none(column) or type(column.value) is float:
+        return np.array([nan if column.value is None else column.value], np.float64)
+    return np.array([column.value], np.int64) if type(column.value) is int and column.value in INT64 else None
+
+
+def _is_none(column: Column) -> bool:
+    return isinstance(column, Same) and column.value is None
+
+
+def _objects(column: Column) -> NDArray[Any]:
+    """The values as they are; records as the mappings that they stand for."""
+    values = column if isinstance(column, list) else map(column.__getitem__, range(len(column)))
+    return np.fromiter(map(dict, values) if isinstance(column, Table) else values, object, len(column))

@@ -65,7 +65,8 @@ def _collect(
     made_from |= collector.close()
     if not ledger.unreadable:
         publish(output_dir, collector.entries)
-    table = build_table(ledger, collector.variants, sweeps)
+    table = build_table(ledger, collector.sources, sweeps)
+    del collector
     write_table(output_dir / "table.parquet", table, ledger, digest(made_from))
     results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {predictions_name(r): r["key"] for r in results})

@@ -19,7 +19,7 @@ from blip2sweep.results.sample_questions import PlannedQuestions
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.scored import Scored, is_todays
-from blip2sweep.results.table import baseline_of, control_of, source_of
+from blip2sweep.results.sources import Sources, baseline_of, control_of
 from blip2sweep.results.table_files import State
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 from blip2sweep.wire.pack import JsonObject
@@ -30,14 +30,14 @@ LINES = 1000  # lines that one fsync makes durable
 class Collector:
     """Measures cells and writes their samples, where that was not done yet.
 
-    entries: {key: the name under which a part of samples.parquet holds the cell's samples that count}. variants: the
-    variants that cells were scored by when this began.
+    entries: {key: the name under which a part of samples.parquet holds the cell's samples that count}. sources: of
+    measurements, by the variants that cells were scored by when this began.
     """
 
     def __init__(self, output_dir: Path, ledger: Ledger, rescored: Collection[str]) -> None:
         self.output_dir, self.ledger, self.rescored = output_dir, ledger, set(rescored)
         self.entries: dict[str, str] = {}
-        self._contents, self.variants = contents(output_dir), listed_variants(output_dir)
+        self._contents, self.sources = contents(output_dir), Sources(ledger, listed_variants(output_dir))
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines, self._questions = Baselines(output_dir, waiting=False), PlannedQuestions(output_dir)
         self._lines: list[JsonObject] = []
@@ -58,7 +58,7 @@ class Collector:
     def __call__(self, result: ResultLine) -> None:
         """Measure one result that has predictions, and write its samples, where needed. The ledger then holds the
         measurement."""
-        name, source = predictions_name(result), source_of(result, self.ledger, self.variants)
+        name, source = predictions_name(result), self.sources(result)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
@@ -109,6 +109,7 @@ class Collector:
         remark(str(error))
         self._damaged.add(result["key"])
         self.ledger.discard(result)
+        self.sources.forget()
         self.entries[result["key"]] = DAMAGED
 
     def _compared_with(self, line: ResultLine | None) -> Baseline | None:
@@ -124,9 +125,7 @@ class Collector:
     def _measure(self, cell: Scored, result: ResultLine, measured: dict[str, MeasuredLine], generation: int) -> None:
         base = self._compared_with(baseline_of(result, self.ledger))
         control = self._compared_with(control_of(result, self.ledger))
-        source = source_of(
-            result, self.ledger, self.variants
-        )  # read after the baseline, which may have turned out to be damaged
+        source = self.sources(result)  # read after the baseline, which may have turned out to be damaged
         told = measure(cell, base, control)
         line = {"time": time.time(), "key": cell.key, "source": source, "generation": generation, **told}
         measured[source] = cast("MeasuredLine", line)

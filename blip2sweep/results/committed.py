@@ -33,7 +33,7 @@ def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:
     """
     name, files = predictions_name(result), result.get("files") or {}
     noted = orjson.loads(files) if isinstance(files, bytes) else files
-    second = [(f"{name}-{k}.json", note) for k, note in noted.items() if k.startswith("noise")]
+    second = [(f"{name}-{k}.json", noted[k]) for k in noted if k.startswith("noise")]
     return [(f"{name}.json", noted.get("predictions")), *second]
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import cast
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.results.packed import Column, Lists, Same, packed
+from blip2sweep.results.record import Table
 from blip2sweep.wire.lines import Measured
 
 
@@ -23,6 +27,46 @@ def columns(measured: Measured) -> dict[str, float | None]:
     for metric, values in measured.get("controlled", {}).items():
         found.update(zip(_control_columns(metric), values, strict=True))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
+
+
+def of_table(table: Table) -> dict[str, Column] | None:
+    """The same columns of all measurements of a table; None where lists of one metric differ in length."""
+    noise, metrics = table.columns["noise"], _lists(table, "metrics")
+    retained, controlled = _lists(table, "retained", 2), _lists(table, "controlled", 4)
+    if not isinstance(noise, Table) or metrics is None or retained is None or controlled is None:
+        return None
+    found = {m: own[0] for m, own in metrics.items()}
+    found["scored_samples"] = table.columns["samples"]
+    if "same" in table.columns:
+        images = table.columns.get("images", Same(None, len(table)))
+        found |= {
+            "same_as_baseline": table.columns["same"],
+            "images": images,
+            "images_of": table.columns.get("of", images),
+        }
+    for metric, own in metrics.items():
+        found.update(zip(_comparison_columns(metric), own[1:], strict=False))
+    for metric, own in retained.items():
+        found.update(zip(_retained_columns(metric), map(_percent, own), strict=True))
+    for metric, own in controlled.items():
+        found.update(zip(_control_columns(metric), own, strict=True))
+    return found | {f"noise_{m}": own for m, own in noise.columns.items()}
+
+
+def _lists(table: Table, name: str, length: int | None = None) -> dict[str, Sequence[Column]] | None:
+    """{metric: columns of its values}; empty where the table has nothing of the name, None where lengths differ. length:
+    the one that is right; any but 0 by default."""
+    column = table.columns.get(name, Table({}, len(table)))
+    if not isinstance(column, Table):
+        return None
+    found = {m: own.columns for m, own in column.columns.items() if isinstance(own, Lists)}
+    right = all(len(own) == (length or len(own) or -1) for own in found.values())
+    return found if right and len(found) == len(column.columns) else None
+
+
+def _percent(shares: Column) -> Column:
+    values = [shares[i] for i in range(len(shares))]
+    return packed([None if v is None else 100 * cast("float", v) for v in values])
 
 
 @functools.cache

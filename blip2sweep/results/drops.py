@@ -102,7 +102,8 @@ def is_current_source(source: str, name: str) -> bool:
 
 def recorded_second_runs(result: ResultLine) -> dict[str, int]:
     """{second run: time it was written, ns} from a `result` line."""
-    return {k: note[1] for k, note in (result.get("files") or {}).items() if k.startswith(SECOND[1:])}
+    files = result.get("files")
+    return {k: files[k][1] for k in files if k.startswith(SECOND[1:])} if files else {}
 
 
 def existing_second_runs(output_dir: Path, name: str) -> dict[str, int]:

@@ -13,15 +13,17 @@ import gc
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
-from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief, share_texts, with_numbers
+from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
 from blip2sweep.results.committed import discard_lost
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
+from blip2sweep.results.record import Tables
 from blip2sweep.results.stopped import images_of, is_unfinished
 from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 from blip2sweep.wire.stopping import StopRequest
@@ -64,7 +66,7 @@ class Ledger:
         self._journals: dict[str, JournalRead] = {}
         self._unchecked: list[tuple[Attempts, ResultLine]] = []
         self._rivals: dict[str, Sequence[str]] = {}
-        self._texts: dict[object, object] = {}  # those of many lines are kept once
+        self._tables = Tables()  # of all lines where those of measurements are among them
         self._expected: dict[str, int] | None = None  # {journal: its lines, or 0 where it was not closed}
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
@@ -75,6 +77,7 @@ class Ledger:
         with no_garbage():
             for path in self._grown():
                 self._read(path)
+            self._tables.pack()
             found = self._unchecked
             self._unchecked = [(a, r) for a, r in found if a.hidden and attempt_id(r) in a.hidden]  # may come back
             counting = found if not self._unchecked else [(a, r) for a, r in found if attempt_id(r) not in a.hidden]
@@ -185,11 +188,10 @@ class Ledger:
             key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
             if key is not None and key not in self._only:
                 return True
-        record = brief(head, line) if head else line_of((with_numbers if of_measurement else parse)(line))
+        record = brief(head, line) if head else line_of(parse(line))
         if record is None:
             return False
-        if self.measured:
-            share_texts(record, self._texts)
+        record.pop("crc", None)  # type: ignore[typeddict-item]
         self._keep(record)
         return True
 
@@ -200,9 +202,10 @@ class Ledger:
             attempts = self.attempts.get(line["key"])
             if attempts is None:
                 attempts = self.attempts[line["key"]] = Attempts()
-            attempts.add(line)
+            kept: Any = self._tables.add(line) if self.measured else line
+            attempts.add(line, kept)
             if line["event"] == "result" and line.get("predictions"):
-                self._unchecked.append((attempts, line))
+                self._unchecked.append((attempts, kept))
             if attempts.rivals:
                 self._rivals[line["key"]] = attempts.rivals
             elif self._rivals:
@@ -223,6 +226,8 @@ class Ledger:
         Of results with the same images, which sweeps with other rules have committed, it is enough that one satisfies.
         """
         attempts = self.attempts.get(key)
+        if attempts and len(attempts.all_results) == 1 and not not_counting:  # the usual case
+            return attempts.done and (request is ANY or not is_unfinished(attempts.result, request))
         counting = attempts.results.difference(not_counting) if attempts else ()
         if not attempts or not counting or request is ANY:
             return bool(counting)

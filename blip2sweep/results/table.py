@@ -7,41 +7,41 @@ columns.py says what each column is. Drops and what is retained have 95 % interv
 from __future__ import annotations
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import orjson
 
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.old_sizes import OldSizes
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
-from blip2sweep.results import drops, latency
-from blip2sweep.results.by_column import by_column
-from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.drop_columns import columns as columns_of
+from blip2sweep.results import latency
+from blip2sweep.results.by_column import Row, by_column
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
+from blip2sweep.results.record import Record
+from blip2sweep.results.row_pieces import WHOLE, Pieces
 from blip2sweep.results.score_folders import listed_variants
+from blip2sweep.results.sources import Sources, baseline_of
 from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, object]  # {column: value}
-Variants = Mapping[str, Sequence[str]]  # from `listed_variants`
-TORCH = "torch"  # the back end of results that name none
+Columns = dict[str, object]  # {column: value}
 
 
 def build_table(
-    ledger: Ledger, variants: Variants | None = None, sweeps: Sequence[Sweep] | None = None
+    ledger: Ledger, sources: Sources | None = None, sweeps: Sequence[Sweep] | None = None
 ) -> pd.DataFrame:  # fmt: skip
     """All cells of the ledger, in the order they ended, with the columns that some row has. A cell without a baseline
     has no drops. A cell that was never measured has no metrics.
 
-    variants: of scores, as they were when cells were measured; by default as they are now. sweeps: oldest first; by
-    default those of the output folder.
+    sources: of measurements, by the scores that there were when cells were measured; by default by those of now. sweeps:
+    oldest first; by default those of the output folder.
     """
     import pandas as pd  # imported late: planning and status only use `older`
 
@@ -49,13 +49,9 @@ def build_table(
     from blip2sweep.results.schema import known
 
     _recipe_semantics.cache_clear()
-    there = listed_variants(ledger.output_dir) if variants is None else variants
-    anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
-    with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
-    rows = (_row(key, attempts, ledger, there, with_roles) for key, attempts in _ordered(ledger))
-    columns = by_column(r if r.get("stored") else sized(r) for r in rows if r)
+    columns = by_column(_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
     # Column by column, so that the values of one are gone before the next is made.
-    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
+    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]}, copy=False)
     if table.empty:
         return table
     if "finished" in table:
@@ -65,6 +61,19 @@ def build_table(
     return known(with_derived(table, list_sweeps(ledger.output_dir) if sweeps is None else sweeps))
 
 
+def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
+    """The rows, as pieces."""
+    anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
+    pieces, sized = Pieces(RoleColumns(anatomy_of)), OldSizes(anatomy_of)
+    made = (_row(key, attempts, ledger, sources, pieces) for key, attempts in _ordered(ledger))
+    rows = [row for row in made if row]
+    for row in rows:
+        if not any(piece.get("stored") for piece in row):
+            row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
+    pieces.pack()
+    return rows
+
+
 def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     """(key, attempts), in the order of the results' times, or of the last starts."""
     return sorted(
@@ -72,56 +81,47 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, with_roles: RoleColumns) -> Row | None:
+def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces) -> list[Record] | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
-    if attempts.result is None:
-        return _failed_row(key, attempts, with_roles)
     result = attempts.result
-    measured = attempts.measured.get(source_of(result, ledger, variants))
-    return {
-        "key": key,
-        "status": "done",
-        **with_roles(_identity(result)),
-        "attempts": attempts.started,
-        "stale": is_stale(result),
-        **_published(result, ledger),
-        **(columns_of(measured) if measured and _is_comparable(result, measured) else {}),
-        **_stopped(result),
-        **_beside(result, ledger, variants),
-        **_run(result),
-        **latency.columns(attempts),
-    }
+    if result is None:
+        return _failed_row(key, attempts, pieces)
+    told: Columns = {"attempts": attempts.started, "stale": is_stale(result)}
+    row = [pieces.of({"key": key, "status": "done"}), *pieces.identity(result), pieces.of(told)]
+    if "published" in result:
+        row.append(pieces.of(_published(result, ledger)))
+    if measured := _measured(attempts, result, sources):
+        row.append(pieces.measured(measured))
+    row.append(pieces.of(_stopped(result)) if result.get("stopped") else WHOLE)
+    if beside := _beside(result, ledger, sources):
+        row.append(pieces.beside(beside))
+    row.append(pieces.run(result))
+    return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
 
 
-def _stopped(result: ResultLine) -> Row:
-    """How many images a cell that stopped has seen, and why it stopped; of other cells an empty reason."""
-    told = result.get("stopped")
-    return {"images": told["images"], "images_of": told["of"], "stopped": told["reason"]} if told else {"stopped": ""}
+def _measured(attempts: Attempts, result: ResultLine, sources: Sources) -> MeasuredLine | None:
+    """What was measured of a result and may be shown."""
+    measured = attempts.measured.get(sources(result))
+    return measured if measured is not None and _is_comparable(result, measured) else None
 
 
-def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> Row:
-    """The metrics of the cell of torch beside one of another back end, as `torch_<metric>`: of the same recipe, or of the
-    baseline where torch cannot have the recipe. Empty where it is not done, or never measured."""
+def _stopped(result: ResultLine) -> Columns:
+    """How many images a cell that stopped has seen, and why it stopped."""
+    told = result["stopped"]
+    return {"images": told["images"], "images_of": told["of"], "stopped": told["reason"]}
+
+
+def _beside(result: ResultLine, ledger: Ledger, sources: Sources) -> MeasuredLine | None:
+    """What was measured of the cell of torch beside one of another back end: of the same recipe, or of the baseline where
+    torch cannot have the recipe. None where it is not done, or never measured."""
     attempts = ledger.attempts.get(str(result["columns"].get("beside") or ""))
-    if attempts is None or attempts.result is None:
-        return {}
-    measured = attempts.measured.get(source_of(attempts.result, ledger, variants))
-    if measured is None or not _is_comparable(attempts.result, measured):
-        return {}
-    return {f"{TORCH}_{m}": values[0] for m, values in measured["metrics"].items()}
+    return _measured(attempts, attempts.result, sources) if attempts and attempts.result else None
 
 
 def _is_comparable(result: ResultLine, measured: MeasuredLine) -> bool:
     """Whether what was measured may be shown: of a cell that stopped only what it keeps, times the whole baseline's, and
     never the mean of the images that it saw."""
     return not result.get("stopped") or "of" in measured
-
-
-def _identity(result: ResultLine) -> Row:
-    """The identity columns. Lines name the back end only when it is not torch. The back end of imported rows is
-    unknown."""
-    columns = result["columns"]
-    return {**columns} if "imported" in result else {**columns, "backend": columns.get("backend", TORCH)}
 
 
 def is_stale(result: ResultLine) -> bool:
@@ -154,38 +154,14 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 @functools.cache
 def _recipe_semantics(recipe_json: str, stored: str) -> int:
     """Today's semantics number of a recipe's methods and steps. stored: the column."""
-    return semantics_of(json.loads(recipe_json), stored)
+    return semantics_of(orjson.loads(recipe_json), stored)
 
 
-def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:
-    """The name of what the result's measurement has to be made from, as the ledger is now. Empty for a result without
-    predictions. variants: from `listed_variants`."""
-    if not result["predictions"]:  # imported scores may come without outputs
-        return ""
-    name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
-    own = baseline_of(result, ledger), control_of(result, ledger)
-    return drops.source(name, second_runs, own[0], lambda n: variants.get(n, ()), own[1])
-
-
-def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
-    """The `result` line of a result's baseline; None when the baseline is not done."""
-    attempts = ledger.attempts.get(result["columns"]["baseline"])
-    return attempts.result if attempts else None
-
-
-def control_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
-    """The `result` line of a result's control; None for a cell without one, and when the control is not done."""
-    attempts = ledger.attempts.get(result["columns"].get("control", ""))
-    return attempts.result if attempts else None
-
-
-def _published(result: ResultLine, ledger: Ledger) -> Row:
+def _published(result: ResultLine, ledger: Ledger) -> Columns:
     """Imported scores and their drops. They have no intervals, because scores of single images are unknown."""
-    if "published" not in result:
-        return {}
     baseline = baseline_of(result, ledger)
     base = baseline.get("published", {}) if baseline else {}
-    found: Row = {
+    found: Columns = {
         "imported": result["imported"],
         **{k: result.get(k) for k in ("configs", "noop_configs")},
         **result["published"],
@@ -196,28 +172,11 @@ def _published(result: ResultLine, ledger: Ledger) -> Row:
     return found
 
 
-def _failed_row(key: str, attempts: Attempts, with_roles: RoleColumns) -> Row | None:
+def _failed_row(key: str, attempts: Attempts, pieces: Pieces) -> list[Record] | None:
     """The row of a cell without a result; None when no failure line has its columns."""
     failure = attempts.last_failure
     if failure is None or "columns" not in failure:
         return None
     reason = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
-    columns = with_roles({**failure["columns"], "backend": failure["columns"].get("backend", TORCH)})
-    return {"key": key, "status": "failed", **columns, "attempts": attempts.started, "stale": False, **reason}
-
-
-def _run(result: ResultLine) -> Row:
-    """The columns of cost and provenance."""
-    plain = {
-        k: result.get(k)
-        for k in ("layers_changed", "threads", "cpu", "cpu_capability", "versions", "attention", "image_processor")
-    }
-    return {
-        **result.get("cost", {}),
-        **plain,
-        "code": result.get("code"),
-        "predictions": result["predictions"],
-        "host": result["host"],
-        "job": result.get("job"),
-        "finished": result["time"],
-    }
+    told = pieces.of({"attempts": attempts.started, "stale": False, **reason})
+    return [pieces.of({"key": key, "status": "failed"}), *pieces.identity(failure), told]

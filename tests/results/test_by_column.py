@@ -1,20 +1,26 @@
-"""Rows collected by column make the same table as a list of rows."""
+"""Rows collected by column, from pieces, make the same table as a list of rows."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from blip2sweep.results import record as module
 from blip2sweep.results.by_column import by_column
+from blip2sweep.results.record import Tables
 from blip2sweep.results.table_files import as_arrow
 
 VALUES: dict[str, list[object]] = {
     "text": ["rtn", "gptq", None],
+    "one_text": ["rtn"],
     "integer": [1, 2, 3],
+    "one_integer": [7],
     "integer_or_none": [1, 2, None],
     "large": [2**70, 1, None],
+    "float": [0.5, 1.5, float("nan")],
     "number": [0.5, float("nan"), None],
     "integer_and_number": [1, 0.5],
     "truth": [True, False],
@@ -27,17 +33,32 @@ VALUES: dict[str, list[object]] = {
 }
 
 
-def rows(seed: int, lacking: float) -> list[dict[str, object]]:
-    """Rows of every kind of value. lacking: the share of columns that a row does not have."""
+def rows(seed: int, lacking: float) -> list[list[dict[str, object]]]:
+    """Rows of pieces with every kind of value. lacking: the share of columns that a piece does not have."""
     draw = random.Random(seed)
-    return [{c: draw.choice(v) for c, v in VALUES.items() if draw.random() >= lacking} for _ in range(50)]
+    kinds = [[c for c in VALUES if draw.random() >= lacking] for _ in range(5)]
+    return [
+        [{c: draw.choice(VALUES[c]) for c in draw.choice(kinds)} for _ in range(draw.randint(1, 3))] for _ in range(50)
+    ]
 
 
-@pytest.mark.parametrize("lacking", [0.0, 0.3, 0.95])
+def whole(row: list[dict[str, object]]) -> dict[str, object]:
+    """A row as one mapping."""
+    return {c: v for piece in row for c, v in piece.items()}
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("lacking", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_table_is_that_of_a_list_of_rows(seed: int, lacking: float) -> None:
-    given = rows(seed, lacking)
-    columns, expected = by_column(iter(given)), pd.DataFrame(given)
+def test_the_table_is_that_of_a_list_of_rows(
+    seed: int, lacking: float, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 7)
+    given, tables = rows(seed, lacking), Tables()
+    pieces: list[Any] = [[tables.add(piece) for piece in row] for row in given]
+    if packs:
+        tables.pack()
+    columns, expected = by_column(pieces), pd.DataFrame([whole(row) for row in given])
     found = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
     pd.testing.assert_frame_equal(found, expected)
     kept = [c for c in expected if c not in ("large", "mixed")]  # which as_arrow makes texts of, None and all
@@ -51,4 +72,6 @@ def test_no_row_makes_no_column() -> None:
 
 
 def test_columns_stand_in_the_order_in_which_rows_bring_them() -> None:
-    assert list(by_column([{"b": 1}, {"a": 2, "b": 3}, {"c": 4}])) == ["b", "a", "c"]
+    tables = Tables()
+    pieces = [[tables.add(row)] for row in ({"b": 1}, {"a": 2, "b": 3}, {"c": 4})]
+    assert list(by_column(pieces)) == ["b", "a", "c"]

@@ -157,7 +157,7 @@ def test_lines_of_another_rule_for_intervals_are_measured_again(
     with monkeypatch.context() as before:
         before.setattr("blip2sweep.results.drops.MEASURES", SCORERS)
         before.setattr("blip2sweep.results.collector.measure", earlier)
-        before.setattr("blip2sweep.results.table.columns_of", lambda found: {})
+        before.setattr("blip2sweep.results.drop_columns.columns", lambda found: {})
         collect(tmp_path)
     parts = {p.name for p in (tmp_path / "samples.parquet").iterdir()}
     assert len(measured(tmp_path)) == 2

@@ -1,0 +1,129 @@
+"""Lines of a large ledger, kept column by column: a line is a place in the table of all lines that have its names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any
+
+from blip2sweep.results.packed import Column, packed
+
+MOST = 1024  # lines of a table; it is packed when it has so many
+
+
+class Table:
+    """Lines of one shape."""
+
+    __slots__ = ("columns", "length")
+
+    def __init__(self, columns: dict[str, Column], length: int) -> None:
+        self.columns, self.length = columns, length
+
+    def __getitem__(self, place: int, /) -> Record:
+        return Record(self, place)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _Open:
+    """A table to which lines are added. Its columns look into the lines until it is packed."""
+
+    def __init__(self, names: Iterable[str], objects: Collection[str]) -> None:
+        """objects: the names of fields whose values are objects with the same names in the same order."""
+        self.objects, self.lines = objects, list[tuple[object, ...]]()
+        self.table = Table({name: _Looking(self.lines, i) for i, name in enumerate(names)}, 0)
+
+    def add(self, line: Mapping[str, object]) -> Record:
+        """Add a line, which has the names of the columns in their order."""
+        self.lines.append(tuple(line.values()))
+        return Record(self.table, len(self.lines) - 1)
+
+    def pack(self) -> None:
+        """Pack the columns, objects in them as tables of their own."""
+        columns = self.table.columns
+        for name, values in zip([*columns], zip(*self.lines, strict=True), strict=False):  # no name has no values
+            columns[name] = (_inner if name in self.objects else packed)(values)
+        self.table.length = len(self.lines)
+
+
+class _Looking:
+    """A column of a table that is not packed."""
+
+    __slots__ = ("_lines", "_number")
+
+    def __init__(self, lines: list[tuple[object, ...]], number: int) -> None:
+        self._lines, self._number = lines, number
+
+    def __getitem__(self, place: int, /) -> object:
+        return self._lines[place][self._number]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+def _inner(values: Sequence[Any]) -> Table:
+    """A packed table of objects that have the same names in the same order."""
+    columns = zip(*[v.values() for v in values], strict=True)
+    return Table({n: packed(own) for n, own in zip(values[0], columns, strict=False)}, len(values))
+
+
+class Record(Mapping[str, object]):
+    """One line of a table: a mapping that cannot be changed."""
+
+    __slots__ = ("place", "table")
+
+    def __init__(self, table: Table, place: int) -> None:
+        self.table, self.place = table, place
+
+    def __getitem__(self, name: str) -> object:
+        return self.table.columns[name][self.place]
+
+    def get(self, name: str, default: object = None) -> object:
+        """As of any mapping; that of `Mapping` raises and catches an error where a name is missing."""
+        column = self.table.columns.get(name)
+        return default if column is None else column[self.place]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.table.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.columns)
+
+    def __len__(self) -> int:
+        return len(self.table.columns)
+
+    def keys(self) -> KeysView[str]:
+        return self.table.columns.keys()
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Tables:
+    """Puts lines into the tables of their shapes: their names, and those of the objects in them."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, ...], list[str]] = {}  # {names: those of objects in the first such line}
+        self._open: dict[tuple[object, ...], _Open] = {}
+
+    def add(self, line: Mapping[str, Any]) -> Record:
+        """The line as a record."""
+        names = tuple(line)
+        objects = self._objects.get(names)
+        if objects is None:
+            objects = self._objects[names] = [n for n, v in line.items() if v.__class__ is dict]
+        shape = (names, *[tuple(v) if (v := line[n]).__class__ is dict else v.__class__ for n in objects])
+        table = self._open.get(shape)
+        if table is None:
+            table = self._open[shape] = _Open(names, [n for n in objects if line[n].__class__ is dict])
+        record = table.add(line)
+        if record.place == MOST - 1:
+            table.pack()
+            del self._open[shape]
+        return record
+
+    def pack(self) -> None:
+        """Pack all tables. Later lines begin new ones."""
+        for table in self._open.values():
+            table.pack()
+        self._open = {}

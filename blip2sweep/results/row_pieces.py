@@ -1,0 +1,99 @@
+"""The pieces of a table's rows: places in the tables of the ledger's lines, seen under the names of the table's columns.
+
+What a piece is named is found once for all lines of one shape. What few rows have is made row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from blip2sweep.recipe.part_bits import Layout, RoleColumns, width_columns
+from blip2sweep.results import drop_columns
+from blip2sweep.results.packed import Column, Same
+from blip2sweep.results.record import Record, Table, Tables
+from blip2sweep.wire.lines import FailureLine, MeasuredLine, ResultLine
+
+TORCH = "torch"  # the back end of results that name none
+BACKEND = "backend"
+WHOLE = Record(Table({"stopped": Same("", 1)}, 1), 0)  # of a cell that has seen all images
+WHERE = ("layers_changed", "threads", "cpu", "cpu_capability", "versions", "attention", "image_processor", "code",
+         "predictions", "host", "job")  # fmt: skip
+Fields = Mapping[str, object]
+Columns = dict[str, Column]
+View = Callable[[Table], Columns | None]
+
+
+class Pieces:
+    """Makes the pieces of rows from lines."""
+
+    def __init__(self, with_roles: RoleColumns) -> None:
+        self._with_roles, self._made = with_roles, Tables()
+        self._names: dict[int, tuple[Table, tuple[str, ...], list[str]]] = {}  # {id of a table: (it, names, widths)}
+        self._views: dict[tuple[int, object], tuple[Table, Table | None]] = {}  # {(id of a table, view): (it, as seen)}
+
+    def of(self, values: Mapping[str, object]) -> Record:
+        """A piece of these columns."""
+        return values if isinstance(values, Record) else self._made.add(values)
+
+    def pack(self) -> None:
+        """Pack the pieces that were made. Call it when all are."""
+        self._made.pack()
+
+    def identity(self, line: ResultLine | FailureLine) -> list[Record]:
+        """The identity columns with those of roles. Lines name the back end only when it is not torch. The back end of
+        imported rows is unknown."""
+        own = self.of(cast("Fields", line["columns"]))
+        known = self._names.get(id(own.table))
+        if known is None:
+            known = self._names[id(own.table)] = own.table, tuple(own), width_columns(own)
+        layout = self._with_roles.layout(own, *known[1:])
+        if layout.parts:
+            columns = self._with_roles.joined(own, layout)
+            return [self.of(columns if "imported" in line or BACKEND in own else {**columns, BACKEND: TORCH})]
+        named = "imported" in line or BACKEND in own
+        return [cast("Record", self._seen(own, (layout, named), lambda table: _identity(table, layout, named)))]
+
+    def measured(self, line: MeasuredLine) -> Record:
+        """The columns that a measurement fills."""
+        seen = self._seen(line, "measured", drop_columns.of_table) if isinstance(line, Record) else None
+        return self.of(drop_columns.columns(line)) if seen is None else seen
+
+    def beside(self, line: MeasuredLine) -> Record:
+        """The metrics of the cell of torch beside one of another back end, as `torch_<metric>`."""
+        return self.of({f"{TORCH}_{m}": values[0] for m, values in line["metrics"].items()})
+
+    def run(self, result: ResultLine) -> Record:
+        """The columns of cost and provenance."""
+        own = self.of(cast("Fields", result))
+        seen = self._seen(own, "run", _run)
+        if seen is not None:
+            return seen
+        where = {name: result.get(name) for name in WHERE}
+        return self.of({**result.get("cost", {}), **where, "finished": result["time"]})
+
+    def _seen(self, record: Record, what: object, view: View) -> Record | None:
+        """The record under other names; None where its table has no such view. what: tells the views apart."""
+        place = id(record.table), what
+        known = self._views.get(place)
+        if known is None:
+            columns = view(record.table)
+            table = None if columns is None else Table(columns, len(record.table))
+            known = self._views[place] = record.table, table
+        return None if known[1] is None else Record(known[1], record.place)
+
+
+def _identity(table: Table, layout: Layout, named: bool) -> Columns:
+    nothing = Same(None, len(table))
+    roles = {name: table.columns[name] if name in layout.given else nothing for name in layout.roles}
+    before, behind = ({name: table.columns[name] for name in names} for names in (layout.before, layout.behind))
+    return before | roles | behind | ({} if named else {BACKEND: Same(TORCH, len(table))})
+
+
+def _run(table: Table) -> Columns | None:
+    """None where costs have several shapes. What a line does not say is None."""
+    nothing, cost = Same(None, len(table)), table.columns.get("cost", Table({}, len(table)))
+    if not isinstance(cost, Table):
+        return None
+    where = {name: table.columns.get(name, nothing) for name in WHERE}
+    return {**cost.columns, **where, "finished": table.columns["time"]}
