@@ -4,6 +4,7 @@ nothing more costs its own entry: another process goes on behind it. No torch he
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ from scripts.gpu_checks.running import BROKEN, RUNNING, Found, Report
 
 GRACE = 20.0  # seconds that a check has beyond its share; native code sees no signal of Python's
 MODEL, ALONE = "draw", ("machine", "llava")  # what draws the model that all others but these need
+PARENT_GONE = (
+    1  # PR_SET_PDEATHSIG: the signal that a process gets where its parent is killed, or it would keep the card
+)
 Run = Callable[[Sequence[str], float, int], int]  # names, seconds, the number of the process -> code
 
 
@@ -62,6 +66,8 @@ def _forked(run: Run, names: Sequence[str], seconds: float, number: int) -> int:
     code = 1
     try:
         os.setpgid(0, 0)  # so that what it starts, such as compilers, ends with it
+        with suppress(AttributeError):  # Linux alone has it
+            ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGKILL)
         code = run(names, seconds, number)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

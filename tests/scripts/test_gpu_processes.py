@@ -135,22 +135,59 @@ def test_a_limit_from_outside_leaves_what_was_found(tmp_path: Path) -> None:
     child.terminate()
     said = json.loads(child.communicate(timeout=20)[0])
     assert child.returncode == 128 + signal.SIGTERM
-    assert said["checks"]["first"]["seconds"] >= 0
+    assert said["checks"]["first"]["torch"] is False  # a process that is forked behind CUDA cannot use it
     assert said["mistakes"] == []
 
 
 STOPPED = """
+import sys
 from argparse import Namespace
 from pathlib import Path
 from scripts import gpu_check
 from scripts.gpu_checks.running import Check, Report, run_all
 def run(args, names, folder, seconds):
     report = Report(args.out, {{}})
-    checks = [Check("first", lambda *_: None, 1, 0), Check("second", lambda *_: time.sleep(60), 1, 0)]
+    checks = [Check("first", lambda found, _: found.update(torch="torch" in sys.modules), 1, 0), Check("second", lambda *_: time.sleep(60), 1, 0)]
     return int(not run_all(checks, report, seconds, lambda text: None, lambda: True))
 gpu_check.run = run
 raise SystemExit(gpu_check.all_of_them(Namespace(dry=True, minutes=5, out=Path({out!r})), ["first", "second"], Path("/tmp")))
 """
+
+
+def test_no_process_outlives_the_command(tmp_path: Path) -> None:
+    """Whatever ends it: it would keep the card from the next one."""
+    code = """
+import os, time
+from pathlib import Path
+from scripts.gpu_checks.running import Report
+from scripts.gpu_checks.supervised import supervise
+def run(*given):
+    Path("part").write_text(str(os.getpid()))
+    Path("part").rename("pid")
+    time.sleep(60)
+supervise(run, ["machine"], Report(Path("x.json"), {}), 60, print)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert within(20, (tmp_path / "pid").exists)
+    pid = int((tmp_path / "pid").read_text())
+    child.kill()
+    child.wait()
+    assert within(20, lambda: not runs(pid))
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return held
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and is no zombie that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_a_gpu_that_is_lost_leaves_what_was_found(report: Report) -> None:
