@@ -17,9 +17,7 @@ from scripts.gpu_checks.running import BROKEN, RUNNING, Found, Report
 
 GRACE = 20.0  # seconds that a check has beyond its share; native code sees no signal of Python's
 MODEL, ALONE = "draw", ("machine", "llava")  # what draws the model that all others but these need
-PARENT_GONE = (
-    1  # PR_SET_PDEATHSIG: the signal that a process gets where its parent is killed, or it would keep the card
-)
+PARENT_GONE = 1  # PR_SET_PDEATHSIG: which signal a process gets whose parent is killed; it would keep the card
 Run = Callable[[Sequence[str], float, int], int]  # names, seconds, the number of the process -> code
 
 
