@@ -99,7 +99,9 @@ def all_of_them(args: argparse.Namespace, named: Sequence[str], folder: Path) ->
             report.conclude(seconds=round(time.monotonic() - began, 1), mistakes=mistakes(done))
             report.conclude(targets=judged(done))
             print(report.text())
-    return 2 if code == 2 else 1 if report.content["mistakes"] else 0
+        else:
+            args.out.unlink(missing_ok=True)
+    return 2 if not report.content["checks"] else 1 if code or report.content["mistakes"] else 0
 
 
 def run(args: argparse.Namespace, named: Sequence[str], folder: Path, seconds: float) -> int:

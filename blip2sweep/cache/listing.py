@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +51,8 @@ class _Finder:
         def execute(module: ModuleType) -> None:
             plain(module)
             with contextlib.suppress(AttributeError):  # of a release that has another one
-                setattr(module, FUNCTION, remembered(getattr(module, FUNCTION), version("transformers")))
+                release = sys.modules[name.partition(".")[0]].__version__  # not of another one that is installed, too
+                setattr(module, FUNCTION, remembered(getattr(module, FUNCTION), release))
 
         found.loader.exec_module = execute  # type: ignore[method-assign]
         return found
@@ -65,7 +66,7 @@ def remembered(listed: Callable[[str], Structure], release: str) -> Callable[[st
         folder = Path(path).parent if Path(path).name == "__init__.py" else Path(path)  # either names the folder
         if folder.name != MODELS or "dev" in release:
             return listed(path)
-        key = digest([release, str(folder), folder.stat().st_mtime_ns, Path(__file__).read_text()])
+        key = digest([release, str(folder), *_changed(folder), Path(__file__).read_text()])
         if key not in made:
             store = disk.of_user(STORE)
             known = store.get(key) if store else None
@@ -75,6 +76,20 @@ def remembered(listed: Callable[[str], Structure], release: str) -> Callable[[st
         return _structure(json.loads(made[key]))
 
     return ask
+
+
+def _changed(folder: Path) -> list[tuple[str, int]]:
+    """When files were last added to this folder and to those in it, or removed, in ns: which is when pip or an editor puts a
+    new file in an old one's place."""
+    with os.scandir(folder) as entries:
+        return [
+            ("", folder.stat().st_mtime_ns),
+            *sorted((e.name, e.stat().st_mtime_ns) for e in entries if _is_model(e)),
+        ]
+
+
+def _is_model(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir() and entry.name != "__pycache__"
 
 
 def _plain(found: Structure) -> list[Any]:

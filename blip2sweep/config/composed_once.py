@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 MODE = "hydra.mode=RUN"  # what Hydra adds where it knows no mode
 Asked = tuple[str | None, tuple[str, ...], RunMode]
-CONFIG = "config"  # the primary config of this package, none of whose defaults is missing
+OURS = "blip2sweep.conf", "config"  # where the primary config of this package is, none of whose defaults is missing
 
 
 def install() -> None:
@@ -50,15 +50,15 @@ class ConfigLoader(ConfigLoaderImpl):
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
             return before[1]
         self._mode = run_mode
+        failed, self._failed = self._failed, {}
         wrong: Exception | None = None
         try:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except Exception as error:
             words = tuple(o for o in overrides if o != MODE)
-            wrong = self._failed.get(words, error)
-            self._failed = {words: wrong}
-        else:
-            self._failed = {}
+            wrong = failed.get(words, error)
+            if not validate_sweep_overrides:
+                self._failed = {words: error}
         if wrong is not None:
             raise wrong
         if not validate_sweep_overrides:
@@ -74,7 +74,8 @@ class ConfigLoader(ConfigLoaderImpl):
     def unset(self, master: DictConfig, values: list[str]) -> DictConfig | None:
         """The config of a sweep with these values alone. None where the primary config is the user's, or where `master`, the
         config of the sweep, was composed elsewhere. Its `hydra` section is that of the sweep and not of a job."""
-        if self._unset is None or master.hydra.job.config_name != CONFIG:
+        place = next((s.path for s in master.hydra.runtime.config_sources if s.provider == "main"), None)
+        if self._unset is None or (place, master.hydra.job.config_name) != OURS:
             return None
         config: DictConfig = pickle.loads(self._unset)
         OmegaConf.set_struct(config, True)

@@ -64,11 +64,11 @@ def _instead(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterator
     if kind is None:
         yield
         return
-    block.forward = partial(forward, block, kind)
     try:
+        block.forward = partial(forward, block, kind)
         yield
-    finally:
-        del block.forward
+    finally:  # whatever a signal interrupts
+        vars(block).pop("forward", None)
 
 
 def _last_block(model: PreTrainedModel) -> Any:

@@ -74,7 +74,7 @@ def _prices(table: pd.DataFrame, sweep: Sweep, output_dir: Path) -> list[str]:
 
         return terminal_prices(output_dir, table, sweep.command)
 
-    return said_before(table, [str(output_dir), sweep.command], made) if len(table) <= MOST_ROWS else []
+    return said_before(table, output_dir, sweep.command, made) if len(table) <= MOST_ROWS else []
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:

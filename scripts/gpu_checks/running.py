@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import signal
 import sys
@@ -94,7 +95,16 @@ class Report:
             return float("inf")
 
     def text(self) -> str:
-        return json.dumps(self.content, indent=1, default=str)
+        return json.dumps(_finite(self.content), indent=1, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are none, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run_all(

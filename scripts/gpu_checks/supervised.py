@@ -4,6 +4,7 @@ nothing more costs its own entry: another process goes on behind it. No torch he
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -12,10 +13,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from scripts.gpu_checks.running import BROKEN, RUNNING, Report
+from scripts.gpu_checks.running import BROKEN, RUNNING, Found, Report
 
 GRACE = 20.0  # seconds that a check has beyond its share; native code sees no signal of Python's
 MODEL, ALONE = "draw", ("machine", "llava")  # what draws the model that all others but these need
+PARENT_GONE = 1  # PR_SET_PDEATHSIG: which signal a process gets whose parent is killed; it would keep the card
 Run = Callable[[Sequence[str], float, int], int]  # names, seconds, the number of the process -> code
 
 
@@ -25,6 +27,7 @@ def supervise(run: Run, names: Sequence[str], report: Report, seconds: float, sa
     run: runs checks in a process, which writes the report's file. Afterwards the report has what they found.
     """
     left, end, number, code = list(names), time.monotonic() + seconds, 0, 0
+    drawn: Found | None = None  # the entry of the model, which stays where no other process draws it
     while left:
         code = _ended(pid := _forked(run, left, end - time.monotonic(), number), report, end)
         report.read()
@@ -39,10 +42,13 @@ def supervise(run: Run, names: Sequence[str], report: Report, seconds: float, sa
         again = MODEL not in after and "error" not in checks.get(MODEL, {}) and any(n not in ALONE for n in after)
         left = [MODEL, *after] if again else after
         if again:
-            del checks[MODEL]
+            drawn = checks.pop(MODEL)
             report.write()
         say(f"the process {_how(code)}; another one goes on with {', '.join(left)}")
-    for name in (n for n in names if n not in report.content["checks"] and code != 2):
+    checks = report.content["checks"]
+    if drawn is not None and MODEL not in checks:
+        report.add(MODEL, drawn)
+    for name in (n for n in names if n not in checks and (checks or code != 2)):  # 2: no GPU, unless one was lost
         why = "no time left" if time.monotonic() >= end else f"the process {_how(code)} before it"
         report.add(name, {"skipped": why})
     return code
@@ -58,14 +64,17 @@ def _forked(run: Run, names: Sequence[str], seconds: float, number: int) -> int:
     code = 1
     try:
         os.setpgid(0, 0)  # so that what it starts, such as compilers, ends with it
+        with suppress(AttributeError):  # Linux alone has it
+            ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGKILL)
         code = run(names, seconds, number)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(BaseException):  # whoever read them is gone; nothing may go on as if it were the parent
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -36,7 +36,7 @@ def judged(checks: Mapping[str, Found]) -> list[dict[str, Any]]:
     sweep, reference = checks.get("sweep", {}), checks.get("reference", {})
     reached = Target(
         ratio(sweep, reference) or float("nan"),
-        sweep.get("floor", {}).get("share_vision", float("nan")),
+        sweep.get("floor", {}).get("share_vision") or float("nan"),
         sweep.get("captions_per_second") or float("nan"),
     )
     pairs = zip(Target._fields, wanted, reached, strict=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import importlib
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,8 +78,57 @@ def test_other_folders_are_not_remembered(models: Path, read: list[str]) -> None
     assert len(read) == 2
 
 
-def test_the_installed_release_has_the_function() -> None:
+def test_the_installed_release_is_found_as_it_reads_itself(models: Path) -> None:
+    """Its function is the one that is put in place of, and some of its own folders survive the store."""
     from transformers.utils import import_utils
 
-    assert callable(getattr(import_utils, listing.FUNCTION))
-    assert json.dumps(listing._plain(FOUND))
+    listed = getattr(import_utils, listing.FUNCTION)
+    for name in ("auto", "blip_2", "llava", "opt", "t5"):
+        (models / name).symlink_to(Path(import_utils.__file__).parents[1] / "models" / name)
+    asked = remembered(listed, "5.23.0")
+    asked(str(models))
+    assert asked(str(models)) == listed(str(models))
+    assert {"configuration_opt"} == set(asked(str(models))["opt"][frozenset()])
+
+
+def test_the_function_is_put_in_place_while_inside(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it goes by the version of the package that is imported, whichever other one is installed."""
+    package = tmp_path / "somebody" / "utils"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("__version__ = '1.2'")
+    (package / "import_utils.py").write_text(f"def {listing.FUNCTION}(path): return {{'asked': {{}}}}")
+    monkeypatch.setattr(listing, "MODULE", "somebody.utils.import_utils")
+    monkeypatch.syspath_prepend(tmp_path)
+    releases = list[str]()
+    monkeypatch.setattr(listing, "remembered", lambda listed, release: (releases.append(release), listed)[1])
+    finders = list(sys.meta_path)
+    with listing.listed_before():
+        module = importlib.import_module("somebody.utils.import_utils")
+    assert sys.meta_path == finders
+    assert releases == ["1.2"]
+    assert getattr(module, listing.FUNCTION)("") == {"asked": {}}
+    for name in ("", ".utils", ".utils.import_utils"):
+        del sys.modules[f"somebody{name}"]
+
+
+def test_a_file_that_is_replaced_is_read(models: Path, read: list[str]) -> None:
+    """As by pip or an editor, in the folder of one model, whose own time alone tells."""
+    (models / "opt").mkdir()
+    (file := models / "opt" / "modeling_opt.py").touch()
+    asked(read, models)
+    (newer := file.with_name("newer")).touch()
+    newer.replace(file)
+    os.utime(models / "opt", ns=(1, 1))  # whatever a clock's step is
+    asked(read, models)
+    assert len(read) == 2
+
+
+def test_a_store_that_cannot_be_written_is_no_store(
+    models: Path, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BLIP2SWEEP_CACHE_DIR", str(tmp_path / "file"))
+    assert asked(read, models) == asked(read, models) == FOUND
+    assert len(read) == 2

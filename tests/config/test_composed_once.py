@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -83,6 +83,21 @@ def test_what_is_wrong_is_told_beside_a_value_with_commas(main: inner.Hydra) -> 
         main.compose_config("config", ["quant.bits=3,4"], run_mode=RunMode.RUN)
 
 
+def test_what_was_wrong_before_is_not_told_again(main: inner.Hydra, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook composes the same words twice, and mends something in between."""
+    for told in ("first", "then"):
+        monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", raising(told))
+        with pytest.raises(ValueError, match=told):
+            main.config_loader.load_configuration("config", ["task=mine"], RunMode.RUN)
+
+
+def raising(told: str) -> Callable[..., None]:
+    def load(*given: object) -> None:
+        raise ValueError(told)
+
+    return load
+
+
 # ---- the cells of a sweep
 
 
@@ -120,5 +135,10 @@ def test_a_primary_config_of_the_user_is_composed(main: inner.Hydra) -> None:
     loader = main.config_loader
     assert isinstance(loader, composed_once.ConfigLoader)
     assert loader.unset(master, ["part=llm"]).part == "llm"  # type: ignore[union-attr]
+    place = next(s for s in master.hydra.runtime.config_sources if s.provider == "main")
+    place.path = "/a/folder/of/mine"  # with --config-path, whatever its name is
+    assert loader.unset(master, []) is None
+    place.path = "blip2sweep.conf"
+    assert loader.unset(master, []) is not None
     master.hydra.job.config_name = "mine"
     assert loader.unset(master, []) is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import os
 import signal
@@ -11,28 +9,16 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from transformers import LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from scripts import gpu_check
-from scripts.benchmarks.models import draw_model
-from scripts.benchmarks.ties import NEAR_TIE, disagreement
-from scripts.gpu_checks import layers, pack, supervised
-from scripts.gpu_checks.decoding import Step, _pictures, would_decide
-from scripts.gpu_checks.older import taking_features
+from scripts.gpu_checks import pack
 from scripts.gpu_checks.order import ORDER
-from scripts.gpu_checks.running import BROKEN, RUNNING, Check, Deadline, Found, NotHere, Report, run_all, run_one
-from scripts.gpu_checks.sizes import BLIP2, LLAVA, section
-from scripts.gpu_checks.subject import UNTOUCHED, Subject
-from scripts.gpu_checks.supervised import supervise
-from scripts.gpu_checks.sweep import agreement
+from scripts.gpu_checks.running import Check, Deadline, Found, NotHere, Report, run_all, run_one
 from scripts.gpu_checks.targets import judged, mistakes
 from tests.checkpoints import ROOT
 
@@ -56,9 +42,6 @@ sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Bare]
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-NAMES = ("machine", "draw", "sweep", "decoding", "restore")
 
 
 def nothing(text: str) -> None:
@@ -103,138 +86,11 @@ def test_a_check_that_fails_or_hangs_costs_its_own_entry(tmp_path: Path) -> None
     assert [m.partition(":")[0] for m in mistakes(found)] == ["fails", "hangs"]
 
 
-# ---- processes
-
-
-@pytest.fixture
-def report(tmp_path: Path) -> Report:
-    return Report(tmp_path / "found.json", {"dry": True})
-
-
-def in_processes(
-    report: Report, behave: Callable[[str], bool], seconds: float = 30, names: Sequence[str] = NAMES
-) -> int:
-    """Checks that say in which process they ran. behave: of a name, whether the device works behind it; or it ends the
-    process, or hangs."""
-
-    def run(names: Sequence[str], seconds: float, number: int) -> int:
-        gc.freeze()  # what the tests hold need not be searched for garbage behind every check
-        report.read()
-
-        def one(found: Found, name: str) -> None:
-            found["number"] = number
-            if not behave(name):
-                raise RuntimeError("illegal memory access")
-
-        checks = [
-            Check(name, lambda found, _, name=name: one(found, name), 0.1 if name == "decoding" else 1, 0)  # type: ignore[misc]
-            for name in names
-        ]
-        return 0 if run_all(checks, report, seconds, nothing, lambda: False) else BROKEN
-
-    return supervise(run, names, report, seconds, nothing)
-
-
-def test_checks_share_a_process(report: Report) -> None:
-    assert in_processes(report, lambda name: True) == 0
-    assert [entry["number"] for entry in report.content["checks"].values()] == [0, 0, 0, 0, 0]
-    assert RUNNING not in report.content
-
-
-def test_a_check_that_takes_its_process_down_costs_its_own_entry(report: Report) -> None:
-    def behave(name: str) -> bool:
-        if name == "decoding":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return True
-
-    assert in_processes(report, behave) == 0
-    found = json.loads(report.path.read_text())["checks"]
-    assert found["decoding"]["error"] == "its process was ended by SIGKILL"
-    # What the model was drawn for anew, since the others need it.
-    assert {n: e.get("number") for n, e in found.items()} == {
-        "machine": 0, "draw": 1, "sweep": 0, "decoding": None, "restore": 1
-    }  # fmt: skip
-    assert [m.partition(":")[0] for m in mistakes(found)] == ["decoding"]
-
-
-def test_a_device_that_computes_no_more_costs_its_process(report: Report) -> None:
-    assert in_processes(report, lambda name: name != "sweep") == 0
-    found = report.content["checks"]
-    assert found["sweep"]["error"] == "RuntimeError: illegal memory access"
-    assert found["restore"]["number"] == found["draw"]["number"] == 1
-
-
-def test_native_code_that_hangs_is_ended(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sees no signal of Python's, as in a kernel that does not return."""
-    monkeypatch.setattr(supervised, "GRACE", 0.2)
-
-    def behave(name: str) -> bool:
-        if name == "decoding":
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
-            time.sleep(60)
-        return True
-
-    began = time.monotonic()
-    assert in_processes(report, behave, 10) == 0
-    assert report.content["checks"]["decoding"]["error"] == "its process was ended by SIGKILL"
-    assert "number" in report.content["checks"]["restore"]
-    assert time.monotonic() - began < 30
-
-
-def test_a_process_that_runs_no_check_is_not_started_again(report: Report) -> None:
-    calls = report.path.with_name("calls")
-
-    def run(names: Sequence[str], seconds: float, number: int) -> int:
-        with calls.open("a") as file:
-            file.write("x")
-        return 7
-
-    assert supervise(run, NAMES, report, 30, nothing) == 7
-    assert calls.read_text() == "x"
-    assert {e["skipped"] for e in report.content["checks"].values()} == {"the process ended with code 7 before it"}
-
-
-def test_a_model_that_cannot_be_drawn_is_not_drawn_again(report: Report) -> None:
-    assert in_processes(report, lambda name: name != "draw") == 0
-    found = report.content["checks"]
-    assert (found["draw"]["number"], found["sweep"]["number"]) == (0, 1)
-
-
 def test_a_file_that_cannot_be_written_stops_no_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(tmp_path / "gone" / "found.json", {})
     assert run_all([Check("one", lambda found, _: None, 1, 0)], report, 5, nothing, lambda: True)
     assert "one" in report.content["checks"]
     assert "found.json: not written (No such file or directory)" in capsys.readouterr().err
-
-
-def test_a_limit_from_outside_leaves_what_was_found(folder: Path) -> None:
-    """SIGTERM, as of a scheduler: the JSON is printed, with the entries of the checks before."""
-    out = folder.parent / "stopped.json"
-    slow = "import scripts.gpu_checks.supervised as s, time; s.GRACE = 1\n"
-    code = slow + STOPPED.format(root=str(ROOT), out=str(out))
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    deadline = time.monotonic() + 20
-    while "second" not in (out.read_text() if out.exists() else "") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child.terminate()
-    said = json.loads(child.communicate(timeout=20)[0])
-    assert child.returncode == 128 + signal.SIGTERM
-    assert said["checks"]["first"]["seconds"] >= 0
-    assert said["mistakes"] == []
-
-
-STOPPED = """
-from argparse import Namespace
-from pathlib import Path
-from scripts import gpu_check
-from scripts.gpu_checks.running import Check, Report, run_all
-def run(args, names, folder, seconds):
-    report = Report(args.out, {{}})
-    checks = [Check("first", lambda *_: None, 1, 0), Check("second", lambda *_: time.sleep(60), 1, 0)]
-    return int(not run_all(checks, report, seconds, lambda text: None, lambda: True))
-gpu_check.run = run
-raise SystemExit(gpu_check.all_of_them(Namespace(dry=True, minutes=5, out=Path({out!r})), ["first", "second"], Path("/tmp")))
-"""
 
 
 def test_an_out_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,112 +223,3 @@ def test_every_check_did_what_it_says(rehearsed: dict[str, Any]) -> None:
     assert len(c["gptq"]["gptq"]["layers"]) == 6
     assert all(0 < info["error"] < 0.2 for info in c["gptq"]["gptq"]["layers"].values())
     assert c["llava"]["sweep"]["cells"] == 4  # one of them the baseline
-
-
-# ---- what a rehearsal does not reach
-
-
-def test_captions_that_part_have_their_gap(tmp_path: Path) -> None:
-    """One token of the model's own against one that is unlikely: no near-tie, and no rounding apart from itself."""
-    subject = Subject(section(BLIP2, dry=True), tmp_path, "cpu", 2, 4)
-    text = subject.backend(subject.job(UNTOUCHED)).predictions.text
-    assert text is not None
-    other = " ".join(["word7", *text[0].split()[1:]])
-    assert other != text[0]
-    found: Found = {"captions": 0, "differing": 0, "gaps": []}
-    agreement(subject, subject.loaded.model, [s.image for s in subject.data.samples], text, [other, text[1]], found)
-    assert (found["captions"], found["differing"]) == (2, 1)
-    assert found["gaps"][0] > 4
-
-
-def test_half_precision_is_told_what_rounding_explains(tmp_path: Path) -> None:
-    """The same two texts: in bfloat16 the gap stands beside what float32 says of the logits."""
-    section_of = {**section(BLIP2, dry=True), "dtype": "bfloat16"}
-    subject = Subject(section_of, tmp_path, "cpu", 2, 4)
-    text = subject.backend(subject.job(UNTOUCHED)).predictions.text
-    assert text is not None
-    other = " ".join(["word7", *text[0].split()[1:]])
-    found: Found = {"captions": 0, "differing": 0, "gaps": []}
-    agreement(subject, subject.loaded.model, [s.image for s in subject.data.samples], text, [other, text[1]], found)
-    assert len(found["explained"]) == 1
-    assert found["explained"][0] >= NEAR_TIE
-    assert subject.loaded.model.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("gaps", "explained", "wrong"),
-    [([3.9], None, False), ([5.0], None, True), ([5.0, 1.0], [6.5, 4.0], False), ([7.0, 1.0], [6.5, 4.0], True),
-     ([float("nan")], [6.5], True)],
-)  # fmt: skip
-def test_a_gap_is_wrong_beyond_what_rounding_explains(
-    gaps: list[float], explained: list[float] | None, wrong: bool
-) -> None:
-    found = {"captions": 9, "differing": 1, "gaps": gaps, **({"explained": explained} if explained else {})}
-    assert bool(disagreement("bfloat16", found)) == wrong
-
-
-@torch.inference_mode()
-def test_a_step_never_waits_for_the_device(tmp_path: Path) -> None:
-    """What reads a number back cannot be part of a CUDA graph: the back end's own decoding does, and a step does not."""
-    subject = Subject(section(BLIP2, dry=True), tmp_path, "cpu", 2, 4)
-    language, rows = subject.loaded.language, _pictures(subject)
-    prefilled = cast("Any", language.prefill(rows, language.prompt_ids([""] * len(rows))))
-    step = Step(prefilled, 4)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        step()
-        with pytest.raises(DataDependentOutputException):
-            prefilled.greedy(subject.generation)
-
-
-@pytest.mark.thorough
-def test_a_kernel_that_fails_costs_no_other_and_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.contextmanager
-    def broken(*given: object) -> Iterator[None]:
-        raise RuntimeError("no kernel image")
-        yield
-
-    subject = Subject(section(BLIP2, dry=True), tmp_path, "cpu", 2, 4)
-    simulated = subject.recipe({**layers.PART, "quant": {"method": "rtn", "bits": 8}})
-    monkeypatch.setattr(layers, "packed_layers", broken)
-    monkeypatch.setattr(layers, "split", lambda recipe: (recipe, simulated))
-    monkeypatch.setattr(layers, "PACKED", {"one": {"method": "rtn", "bits": 8}, "two": {"method": "rtn", "bits": 4}})
-    monkeypatch.setattr(subject, "recipe", lambda config: simulated)
-    found: Found = {}
-    layers.packed(subject, found, Deadline(60))
-    assert found["one"]["error"] == found["two"]["error"] == "RuntimeError: no kernel image"
-    assert mistakes({"packed": found}) == ["packed: one, two: see there"]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "said"), [(1.1, "eager steps: at 512 rows graph is 1.10"), (1.5, "graph: 1.50 times as fast at 512 rows")]
-)
-def test_the_largest_batch_decides(ratio: float, said: str) -> None:
-    batches = {
-        "1": {"graph_ratio": 9.0, "graph_differing": 0},
-        "512": {"static_ratio": 0.9, "static_differing": 1, "graph_ratio": ratio, "graph_differing": 2},
-    }
-    assert would_decide(batches).startswith(said)
-
-
-class Older(LlavaForConditionalGeneration):
-    """As of transformers 5.17: its forward pass does not know features."""
-
-    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, **kwargs):  # type: ignore[no-untyped-def]
-        assert "mm_encoder_outputs" not in kwargs
-        return super().forward(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs)
-
-
-@torch.inference_mode()
-def test_an_older_llava_is_given_its_features_as_embeddings(tmp_path: Path) -> None:
-    config = section(LLAVA, dry=True)
-    model = draw_model(config, tmp_path, "cpu").eval()
-    ids = torch.tensor([[7, *[model.config.image_token_id] * 16, 8, 9]])
-    features = list(torch.randn(1, 16, config["config"]["text_config"]["hidden_size"]))
-    asked = lambda: {"image": BaseModelOutputWithPooling(pooler_output=features)}  # noqa: E731
-    plain, blind = model(input_ids=ids, mm_encoder_outputs=asked()).logits, model(input_ids=ids).logits
-    assert not taking_features(model)
-    model.__class__ = Older
-    assert taking_features(model)
-    assert torch.equal(model(input_ids=ids, mm_encoder_outputs=asked()).logits, plain)
-    assert torch.equal(model(input_ids=ids).logits, blind)
-    assert not torch.equal(plain, blind)
