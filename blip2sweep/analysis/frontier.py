@@ -78,11 +78,11 @@ def _pareto(
     ordered = own.assign(_value=sign * own["chosen_on"]).dropna(subset=["_value"])
     ordered = ordered.sort_values([size, "_value"], ascending=[True, False])
     if better is not None:
-        kept = list[str]()
-        for key in ordered["key"]:
-            if all(better(key, smaller) > 0 for smaller in kept):
-                kept.append(key)
-        return ordered[ordered["key"].isin(kept)]
+        kept = dict[str, float]()  # {key: size}
+        for key, own_size in zip(ordered["key"], ordered[size], strict=True):
+            if all(better(key, other) > 0 for other in kept):
+                kept = {k: s for k, s in kept.items() if s != own_size} | {key: own_size}  # one of a size, by no values
+        return ordered[ordered["key"].isin(list(kept))]
     best = ordered["_value"].cummax()
     return ordered[(ordered["_value"] >= best) & (ordered["_value"] > best.shift(fill_value=-np.inf))]
 

@@ -14,7 +14,16 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.choice import Choice, Compare, best_of, comparing, instead_of, runner_up_of, small_enough
+from blip2sweep.analysis.choice import (
+    Choice,
+    Compare,
+    best_of,
+    comparing,
+    instead_of,
+    least_loss,
+    runner_up_of,
+    small_enough,
+)
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.held_by import HeldBy
 from blip2sweep.analysis.holdout import Holdout, holdout
@@ -62,7 +71,7 @@ def recommend(
     guessed = [c for c in guessed if not _was_run(c, known)]
     run = [c for c in known if c.entries]
     if refusals and not guessed and not run:
-        raise _refused(measured_cells, max_bytes, refusals[0])
+        raise _refused(measured_cells, max_bytes, compare, refusals[0])
     if not known and not guessed:
         raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
     hopeful = [c for c in guessed if not (run and c.collapsed)]
@@ -72,14 +81,18 @@ def recommend(
     return replace(best, instead=instead, unpredicted=why, runner_up=runner_up_of(best, known, max_drop, compare))
 
 
-def _refused(run: Sequence[Choice], max_bytes: int | None, why: UserError) -> UserError:
-    """Why nothing is recommended where no compressed cell is small enough, and nothing is predicted. run: all cells."""
-    small = min((c for c in run if c.entries), key=lambda c: c.model_bytes, default=None)
-    if small is None:
+def _refused(
+    measured: Sequence[Choice], max_bytes: int | None, compare: Compare | None, why: UserError
+) -> UserError:  # fmt: skip
+    """Why nothing is recommended where no compressed cell is small enough, and nothing is predicted. measured: all cells."""
+    run = [c for c in measured if c.entries]
+    if not run or max_bytes is None:
         return UserError(f"no compressed cell was run, and {why}")
-    limit = f"at most {max_bytes:,} bytes" if max_bytes is not None else "the size"
-    least = f"the smallest, cell {small.key}, has {small.model_bytes:,} bytes and keeps {1 - small.judged:.1%}"
-    return UserError(f"no cell that was run has {limit} ({least}), and {why}")
+    size = min(c.model_bytes for c in run)
+    best = least_loss([c for c in run if c.model_bytes == size], compare)
+    where = " on the images that choose" if best.held_out else ""
+    least = f"the smallest, cell {best.key}, has {size:,} bytes and keeps {1 - best.judged:.1%}{where}"
+    return UserError(f"no cell that was run has at most {max_bytes:,} bytes ({least}), and {why}")
 
 
 def _timed(

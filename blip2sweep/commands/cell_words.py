@@ -7,6 +7,7 @@ import shlex
 # Flags that say which config is composed, so other cells come of the same overrides: short name and long one.
 CONFIGS = {"-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path"}
 SEARCHED = "hydra.searchpath"  # does what --config-dir does
+SCREEN = "screen"  # the verb: a screening of a grid runs cells of the same grid
 OTHERS = ("hydra", "rerun", "-", "+hydra", "output_dir")  # beginnings of words that change no cell
 
 
@@ -16,7 +17,8 @@ def cell_overrides(command: str) -> list[str]:
         words = shlex.split(command)
     except ValueError:  # an open quote, as a file's name may have one
         words = command.split()
-    found = []
+    found = list[str]()
+    words = words[words[:1] == [SCREEN] :]
     while words:
         word = words.pop(0)
         if (flag := _of_config(word)) is not None:

@@ -6,7 +6,7 @@ from blip2sweep.analysis.cell_row import number
 from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.keeps import kept_of_row
 from blip2sweep.analysis.recipes import text_of
-from blip2sweep.analysis.stopped import stopped_at
+from blip2sweep.analysis.stopped import STOPPED, stopped_at
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import exceeded
 from blip2sweep.metrics.stopping import BELOW
@@ -16,6 +16,13 @@ from blip2sweep.reporting.smaller import ratio_text
 from blip2sweep.reporting.source import Source
 
 WELL = 0.9  # the share of the baseline down to which a smaller model is looked for, where no limit says another
+
+
+def size_limit(source: Source, asked: Budget) -> int | None:
+    """What the whole model may take, in bytes; None where nothing is said of it."""
+    base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
+    stored = number(base, "model_bytes")
+    return asked.bytes(stored * 8 / number(base, "bits_per_weight"), stored)
 
 
 def headline(choice: Choice, asked: Budget, source: Source) -> str:
@@ -77,14 +84,16 @@ def _measured_beside(choice: Choice, source: Source, limit: float | None) -> str
 
 
 def _down_to(source: Source, share: float, asked: Budget) -> str:
-    """The smallest cell that keeps a share, where a size was the limit."""
-    if not (asked.ratio or asked.max_bytes):
+    """The smallest cell beyond the limit of size that keeps a share. Nothing where size is no limit, and where a smaller
+    cell keeps it on all images, though not on those that choose."""
+    if (limit := size_limit(source, asked)) is None:
         return ""
     cells, metric = source.measured[0], source.metric
     own = [
         f"{name}_{metric}{end}" for name, end in (("baseline", ""), ("drop", ""), ("drop", "_low"), ("drop", "_high"))
     ]
-    cells = cells.reindex(columns=["key", "part", "model_bytes", "bits_per_weight", *own])
+    told = ["key", "part", "model_bytes", "bits_per_weight", STOPPED, "images", "images_of"]
+    cells = cells.reindex(columns=[*told, *own])
     kept = [
         row
         for row in cells[cells["part"] != "none"].to_dict("records")
@@ -92,6 +101,10 @@ def _down_to(source: Source, share: float, asked: Budget) -> str:
     ]
     small = min(kept, key=lambda row: number(row, "model_bytes"), default=None)
     if small is None:
-        return f"; no cell of any size keeps {100 * share:g} %"
+        return f"; no compressed cell of any size keeps {100 * share:g} %"
+    if number(small, "model_bytes") <= limit:
+        return ""
     ratio = ratio_text(RATIO_BITS / number(small, "bits_per_weight"))
-    return f"; {100 * share:g} % is kept down to ratio {ratio}, {number(small, 'model_bytes'):,.0f} bytes (cell {small['key']})"
+    early = stopped_at(small)
+    cell = f"cell {small['key']}{f', {early}' if early else ''}"
+    return f"; {100 * share:g} % is kept down to ratio {ratio}, {number(small, 'model_bytes'):,.0f} bytes ({cell})"

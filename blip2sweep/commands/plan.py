@@ -15,6 +15,7 @@ from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError
+from blip2sweep.machine.devices import visible_gpus
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
@@ -103,7 +104,8 @@ def added_by_itself(plan: Plan) -> dict[str, str]:
 
 
 def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> None:
-    _packs(*local_packs(plan, output_dir, workers, processes), "worker", processes)
+    packs, seconds = local_packs(plan, output_dir, workers, processes)
+    _packs(packs, seconds, "worker", processes if visible_gpus() else 0)
 
 
 def local_packs(
@@ -127,7 +129,8 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
         return
     seconds = _expected(plan, jobs, output_dir, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
-    _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
+    gpus = gpus_of(launcher)
+    _packs(packs, seconds, "pack", 1 if gpus is None else gpus, launcher.get("tasks_per_node") or 1)
     size = _array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     say_text(
@@ -158,12 +161,13 @@ def _expected(plan: Plan, jobs: list[CellJob], output_dir: Path, processes: int)
 
 
 def _packs(packs: list[list[CellJob]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
-    """gpus, tasks: for the job of each pack. Its tasks share its cells."""
+    """gpus, tasks: for the job of each pack; without GPUs the hours are of the jobs. Its tasks share its cells."""
     costs = [sum(seconds[j["key"]] for j in pack) / tasks for pack in packs]
     if not packs:
         return
-    total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600
+    total = (gpus or 1) * (sum(costs) + START_SECONDS * len(packs)) / 3600
     least, most = min(map(len, packs)), max(map(len, packs))
     cells = many(most, "cell") if least == most else f"{least} to {most} cells"
+    hours = "GPU hours" if gpus else f"{word} hours"
     say(f"{many(len(packs), word)} of {cells}, the longest about "
-          f"{duration(max(costs))}; about {total:.2f} GPU hours, starting included (measured where the ledger knows, else a guess)")  # fmt: skip
+          f"{duration(max(costs))}; about {total:.2f} {hours}, starting included (measured where the ledger knows, else a guess)")  # fmt: skip

@@ -27,7 +27,7 @@ from blip2sweep.commands.expectation import (
     summary,
     unseen,
 )
-from blip2sweep.commands.headline import headline
+from blip2sweep.commands.headline import headline, size_limit
 from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
@@ -71,8 +71,7 @@ def run_recommend(
     """
     base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
     _check(source, asked, path, verify, form)
-    params = number(base, "model_bytes") * 8 / number(base, "bits_per_weight")
-    budget, drop, time = asked.bytes(params, number(base, "model_bytes")), asked.drop(), asked.time()
+    budget, drop, time = size_limit(source, asked), asked.drop(), asked.time()
     held = held_by(source, form) if form else None
     choice, gone = _chosen(source, budget, drop, time, held)
     path = path or source.folder / "recommended.yaml"

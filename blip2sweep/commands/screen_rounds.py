@@ -17,6 +17,7 @@ from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.predict import competing
 from blip2sweep.analysis.recipes import entries, is_further
 from blip2sweep.analysis.screening_grid import Family, Grid, Seen, seen_of
+from blip2sweep.commands.cell_words import SCREEN
 from blip2sweep.commands.plan import skipped
 from blip2sweep.commands.run import Launch, failures, name_in_use, plan_sweep, run_sweep
 from blip2sweep.console.printing import say, tell
@@ -101,6 +102,11 @@ class Rounds:
         return list(self.jobs)
 
     @property
+    def origin(self) -> str:
+        """The command that the sweep is said to come from, behind `blip2sweep`."""
+        return f"{SCREEN} {self.command}"
+
+    @property
     def output_dir(self) -> Path:
         return Path(self._config["output_dir"])
 
@@ -165,7 +171,7 @@ class Rounds:
         """Launch jobs, or of their plan what `one_of` says, and read the tables. Returns what is said of cells that
         failed."""
         way = self.way
-        outcome = run_sweep(jobs, way.launch, self.begun, way.check, way.devices, self.command, False, one_of)
+        outcome = run_sweep(jobs, way.launch, self.begun, way.check, way.devices, self.origin, False, one_of)
         if self.plan.baselines[0] in outcome.values:  # else there may be no row to read
             self.table = finished(read_table(self._folder / "table.parquet"))
             self.known = load_draws(self.output_dir, self.table, self.metric, resampled=False)

@@ -106,7 +106,7 @@ def stopping_of(plan: Plan, config: Mapping[str, object], again: Collection[str]
             whole[why or f"evaluation.stop={NONE}"] += 1
         else:
             images[key] = len(cell.task.images)
-    first = rule_of(config) or next(iter(asked))
+    first = rule_of(config) or max(asked)  # of several the roughest, whatever the order of a set
     own = {key: rule.margin for key, rule in rules.items() if rule and key in images and rule.margin != first.margin}
     request: StopRequest = {"stop": first.stop, "margin": first.margin, "images": images}
     return Stopping({**request, "margins": own} if own else request, whole)

@@ -3,7 +3,7 @@ sums of single drops mislead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.common_images import least_first, order_note
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.importance import DROP_ONE, INFLUENCE, agreement
+from blip2sweep.analysis.stopped import level_marks
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import sizes_of
@@ -31,7 +32,7 @@ def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
     frames = {f.name: f.data for f in figures}
     metric = metric_text(source.metric)
     texts = [
-        _importance(frames["importance"], metric, source.draws),
+        _importance(frames["importance"], metric, source.draws, level_marks(source.cells)),
         _cheapest(source, frames["kinds"], metric),
         *_recovery(frames["recovery"], metric),
         _together(frames["together"], metric),
@@ -42,18 +43,19 @@ def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
 # ---- blocks
 
 
-def _importance(data: pd.DataFrame, metric: MetricText, draws: Draws | None) -> str:
-    """Of each part the blocks that cost least and most when left out, and how well other measures agree with that."""
+def _importance(data: pd.DataFrame, metric: MetricText, draws: Draws | None, marks: Mapping[str, str]) -> str:
+    """Of each part the blocks that cost least and most when left out, and how well other measures agree with that. marks:
+    `level_marks` of the cells."""
     alone = data[data["measure"] == DROP_ONE] if len(data) else data
     if alone.empty:
         return ""
     groups = alone.groupby("part", sort=False)
     parts = [(str(p), least_first(own, draws, "effect").iloc[[0, -1]]) for p, own in groups if len(own) > 1]
     clauses = [
-        f"{part} least ({_block(ends.iloc[0].to_dict())}) and most ({_block(ends.iloc[1].to_dict())}){order_note(ends, draws, 'effect')}"
+        f"{part} least ({_block(ends.iloc[0].to_dict(), marks)}) and most ({_block(ends.iloc[1].to_dict(), marks)}){order_note(ends, draws, 'effect')}"
         for part, ends in parts
     ]
-    named = [f"{p} ({_block(own.iloc[0].to_dict())})" for p, own in groups if len(own) == 1]
+    named = [f"{p} ({_block(own.iloc[0].to_dict(), marks)})" for p, own in groups if len(own) == 1]
     text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
     return text + _agreement(data)
 
@@ -64,10 +66,10 @@ def _cheapest(source: Source, data: pd.DataFrame, metric: MetricText) -> str:
     untrained = data[data["key"].isin(further) & (data["how"] == "")].dropna(subset=["drop"]) if len(data) else data
     if untrained.empty:
         return ""
-    size = sizes_of(source.cells)
+    size, marks = sizes_of(source.cells), level_marks(source.cells)
     least = least_first(untrained.sort_values("model_bytes", kind="stable"), source.draws).head(MOST)
     listed = [
-        f"{r['what']} {_amount(r, 'drop', 'drop_low', 'drop_high')} at {size(number(r, 'model_bytes'))}"
+        f"{r['what']} {_amount(r, 'drop', 'drop_low', 'drop_high', mark=marks.get(str(r['key']), ''))} at {size(number(r, 'model_bytes'))}"
         for r in least.to_dict("records")
     ]
     return (
@@ -76,13 +78,14 @@ def _cheapest(source: Source, data: pd.DataFrame, metric: MetricText) -> str:
     )
 
 
-def _block(row: Row) -> str:
-    return f"block {row['block']}: {_amount(row, 'effect', 'low', 'high')}"
+def _block(row: Row, marks: Mapping[str, str]) -> str:
+    return f"block {row['block']}: {_amount(row, 'effect', 'low', 'high', mark=marks.get(str(row['key']), ''))}"
 
 
-def _amount(row: Row, value: str, low: str, high: str, digits: int = 3) -> str:
+def _amount(row: Row, value: str, low: str, high: str, digits: int = 3, mark: str = "") -> str:
+    """mark: of the interval's level, where it is not 95 %."""
     ends = number(row, low), number(row, high)
-    bars = "" if ends[0] != ends[0] else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    bars = "" if ends[0] != ends[0] else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]{mark}"
     return f"{number(row, value):.{digits}f}{bars}".replace("-", "−")
 
 

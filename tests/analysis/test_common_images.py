@@ -22,6 +22,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.reporting.answers import _extremes
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.overview import _first_broken
+from blip2sweep.reporting.steps_text import _importance
 from blip2sweep.reporting.which_part import which_part
 from blip2sweep.reporting.worst_blocks import worst_blocks
 
@@ -129,3 +130,13 @@ def test_a_sum_of_drops_is_of_the_images_that_the_cell_and_all_its_pieces_have()
     assert found["sum"] == pytest.approx(1.0)
     assert found["low"] <= found["excess"] <= found["high"]  # type: ignore[operator]
     assert resampled_on_common(DRAWS, ["both", "llm"]).drop("llm").mean() == pytest.approx(0.4, abs=1e-6)
+
+
+def test_the_interval_of_a_dropped_block_has_its_level() -> None:
+    """99.5 % of a cell that stopped, which is said behind it."""
+    rows = [
+        {"measure": "drop one", "part": "vit", "block": i, "effect": LOST[k], "low": 0.1, "high": 0.7, "key": k}
+        for i, k in enumerate(("vit", "llm"))
+    ]
+    told = _importance(pd.DataFrame(rows), TEXT, DRAWS, {"vit": "", "llm": " (99.5 %)"})
+    assert "vit least (block 1: 0.400 [0.100, 0.700] (99.5 %)) and most (block 0: 0.192 [0.100, 0.700])" in told

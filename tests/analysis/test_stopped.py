@@ -264,6 +264,9 @@ def test_the_frontier_compares_on_the_images_that_both_have(both: tuple[Cells, C
     assert planted.value(large, half) > planted.value(small, half)
     assert set(frontier(own, "cider", planted)["key"]) == {small}
     assert set(frontier(own, "cider", draws)["key"]) == {small, large}
+    alike = own.assign(bits_per_weight=own["bits_per_weight"].where(own["part"] == "none", 4.0))
+    assert set(frontier(alike, "cider", planted)["key"]) == {small}  # of one size one, and not the better by its value
+    assert set(frontier(alike, "cider", draws)["key"]) == {large}
 
 
 def test_the_best_of_two_is_the_better_one_on_the_images_that_both_have(both: tuple[Cells, Cells]) -> None:

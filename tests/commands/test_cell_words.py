@@ -21,6 +21,10 @@ def test_so_is_another_folder() -> None:
     assert cell_overrides(f"{GRID} --config-dir") == [*GRID.split(), "--config-dir="]
 
 
+def test_a_screening_is_of_the_cells_of_its_grid() -> None:
+    assert cell_overrides(f"screen {GRID}") == cell_overrides(f"-m {GRID}") == GRID.split()
+
+
 def test_other_flags_change_no_cell() -> None:
     words = f"-m --multirun {GRID} hydra/launcher=slurm rerun=[abc] output_dir=o"
     assert cell_overrides(words) == GRID.split()

@@ -22,6 +22,7 @@ from blip2sweep.analysis.time_limit import fast_enough, left_untimed
 from blip2sweep.commands.budget import Budget, parse_latency, parse_size
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.expectation import exceeded
+from blip2sweep.commands.headline import _down_to
 from blip2sweep.commands.recommend import run_recommend, source_for
 from blip2sweep.commands.times import UNSTEADY, _time
 from blip2sweep.errors import UserError, UserErrors
@@ -272,7 +273,7 @@ def test_a_budget_that_nothing_keeps_names_the_original(few: Source, planted: So
         told(planted, Budget("10"), tmp_path)
     with pytest.raises(
         UserError,
-        match=r"no cell that was run has at most 378,009 bytes \(the smallest, cell \w{12}, has [\d,]+ bytes and keeps [\d.]+%\), "
+        match=r"no cell that was run has at most 378,009 bytes \(the smallest, cell \w{12}, has [\d,]+ bytes and keeps [\d.]+% on the images that choose\), "
         r"and too few cells to predict others: 4 of rtn/channel; right: at least 6 of one method, such as 8 more cells by "
         r"python -m blip2sweep -m .*; the original",
     ):
@@ -346,6 +347,39 @@ def test_what_loses_nearly_all_is_not_recommended_without_saying_so(planted: Sou
     assert re.match(
         r"recommended: cell \w{12}, measured: within --ratio 3, keeps 6\d\.\d % of CIDEr; 90 % is kept", third
     )
+
+
+def test_down_to_which_size_more_is_kept_is_a_size_beyond_the_limit(few: Source) -> None:
+    """Never a cell that the limit allows; and one that stopped is said to have."""
+    cells = few.cells
+    (three,) = cells.loc[cells["recipe"].str.count("rtn3/") == 3, "model_bytes"]
+    (four,) = cells.loc[cells["recipe"].str.count("rtn4/") == 3, "model_bytes"]
+    share = float(1 - cells.set_index("model_bytes").loc[four, "drop_cider"] / cells["baseline_cider"].iloc[0]) - 1e-6
+    assert re.match(r"; [\d.]+ % is kept down to ratio [\d.]+, ", _down_to(few, share, Budget(max_bytes=f"{three}")))
+    assert _down_to(few, share, Budget(max_bytes=f"{four}")) == ""
+    assert _down_to(few, share, Budget(max_drop="2%")) == ""
+    assert _down_to(few, 1.5, Budget(ratio="2")).startswith("; no compressed cell of any size keeps 150 %")
+    early = cells.assign(stopped="known to ±5 %", images=64, images_of=120)
+    stopped = replace(few)
+    stopped.__dict__["measured"] = (early, few.draws)
+    told = _down_to(stopped, share, Budget(max_bytes=f"{three}"))
+    assert told.endswith(", stopped at 64 of 120 images (known to ±5 %))")
+
+
+def test_the_smallest_cell_of_several_is_the_one_that_loses_least(planted: Source) -> None:
+    """It is named where nothing is small enough."""
+    alike = planted.cells.assign(
+        model_bytes=planted.cells["model_bytes"].where(planted.cells["part"] == "none", 300_000)
+    )
+    with pytest.raises(UserError, match="no cell that was run has at most 200,000 bytes") as caught:
+        recommend(alike[alike["width"].isna() | (alike["width"] == 2) | (alike["width"] == 4)].groupby("setting").head(5),
+                  "cider", planted.draws, TINY, max_bytes=200_000)  # fmt: skip
+    named = re.search(
+        r"\(the smallest, cell (\w+), has 300,000 bytes and keeps ([\d.]+)% on the images that choose\)",
+        str(caught.value),
+    )
+    assert named
+    assert float(named[2]) > 90
 
 
 def test_a_prediction_of_less_than_half_competes_with_no_cell(

@@ -148,6 +148,7 @@ def test_every_round_is_the_same_sweep_and_none_of_its_cells_is_lost(done: tuple
     (path,) = folder.glob("sweeps/*/sweep.json")
     sweep = read_sweep(path)
     assert set(sweep.keys) == launch.launched.keys()
+    assert sweep.command.startswith("screen ")  # else `sweeps` and the page would have a sweep of the whole grid
     status = sweep_status(folder, sweep, Ledger(folder), QueueState())
     assert set(status.states.values()) == {"done"}
 

@@ -247,7 +247,7 @@ def test_the_submitter_killed_takes_its_workers_with_it_and_status_says_lost(tmp
 def test_plan_writes_nothing(tmp_path: Path) -> None:
     ran = blip2sweep("plan", *WORDS, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    for word in ("baseline", "vit:all:all=rtn2/channel", "5 cells (1 baseline), 5 to run", "GPU hours"):
+    for word in ("baseline", "vit:all:all=rtn2/channel", "5 cells (1 baseline), 5 to run", " hours, starting included"):
         assert word in ran.out
     assert not list(tmp_path.iterdir())
     assert sweep(tmp_path).code == 0

@@ -222,6 +222,17 @@ def test_each_cell_stops_by_the_rule_of_its_own_job(tmp_path: Path) -> None:
     assert make_plan([*whole, *close, *rough], Ledger(tmp_path).refresh()).done == {base, two}  # whichever comes first
 
 
+def test_without_a_rule_of_the_first_job_the_roughest_is_that_of_the_sweep() -> None:
+    """Not one that differs from process to process."""
+    words = ("task=shapes_vqa", "part=vit", "evaluation.stop=known")
+    widths = {b: f"evaluation.half_width={b}%" for b in (3, 4, 5, 8)}
+    several = [job for b, width in widths.items() for job in jobs(*words, f"quant.bits={b}", width)]
+    whole = jobs("task=shapes_vqa", "part=qformer", "quant.bits=4")
+    request = make_plan([*whole, *several], Ledger(Path("/nonexistent")).refresh()).stopping.request
+    assert request is not None
+    assert request["margin"] == 0.08
+
+
 def test_a_later_launch_keeps_the_margins_of_both(tmp_path: Path) -> None:
     words = ("task=shapes_vqa", "part=vit", "evaluation.stop=known")
     made = make_plan(
