@@ -62,7 +62,7 @@ class Together:
         self._hits: tuple[Piece, dict[str, float]] | None = (
             None  # of an account: of the first segment of this turn's round
         )
-        self._seen: set[Piece] = set()  # cells that were tried before their turn
+        self._seen: set[Piece] = set()  # cells that had their turn, or were tried before it
         self._groups: tuple[Sequence[CellJob], str, dict[str, list[int]]] | None = None
 
     def of(self, state: ModelState, job: CellJob, batch_size: int | None) -> Shared | None:
@@ -75,6 +75,7 @@ class Together:
             return None
         lent = sum(account.spent for piece, account in self._accounts.items() if piece not in known)
         first = piece_of(segments_of_round(job)[0])
+        self._seen.add(first)  # its turn may come before that of cells that are listed before it
         shared.account = self._accounts.pop(first, shared.account)
         if first != piece_of(job):
             self._hits, shared.account.hits = (first, shared.account.hits), {}

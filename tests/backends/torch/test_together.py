@@ -150,6 +150,19 @@ def test_of_cells_in_rounds_the_first_rounds_run_together(captions: tuple[list[A
         assert both.text == alone.answers[job["key"]].predictions.text
 
 
+def test_a_cell_that_had_its_turn_is_not_made_again_for_one_that_was_put_off(captions: tuple[list[Any], Ran]) -> None:
+    """Such as one that waited for its baseline."""
+    these, encoded = captions[0], list[int]()
+    backend = TorchBackend({"device": "cpu", "threads": 1})
+    backend.expect(these)
+    for job in (these[3], these[1]):  # of one language recipe
+        backend(job)
+        encoded.append(len(backend.together._accounts))
+    assert encoded == [2, 2]
+    assert backend.state is not None
+    backend.state.patch.restore()
+
+
 # ---- what each cell cost
 
 
