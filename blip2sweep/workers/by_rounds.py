@@ -68,7 +68,7 @@ class ByRounds:
 
     def applies(self, job: CellJob) -> bool:
         """Whether a cell is run in rounds."""
-        return "chat" not in job and (asked(self.settings, job["key"]) is not None or self._stopped(job))
+        return "chat" not in job and (asked(self.settings, job["key"]) is not None or self._stopped_at(job)[0] > 0)
 
     def expect(self, jobs: Iterable[CellJob]) -> None:
         """Have references read before there is something to compare. jobs: those that will come."""
@@ -77,11 +77,13 @@ class ByRounds:
             self.look.warm(first["task"])
 
     def jobs_of(self, job: CellJob) -> list[CellJob]:
-        """What a back end is asked for a cell, as far as it is known before. It may be asked for less."""
-        if (request := asked(self.settings, job["key"])) is None:
+        """What a back end is asked for a cell, as far as it is known before. It may be asked for less. Of a cell that goes on
+        the images behind those that it has."""
+        request, (there, images) = asked(self.settings, job["key"]), self._stopped_at(job)
+        if request is None and ("chat" in job or not there):
             return jobs_of(job)
-        steps = [0, *looks(request["images"][job["key"]])]
-        return [round_of(job, first, end) for first, end in pairwise(steps)]
+        places = looks(request["images"][job["key"]]) if request else [images]
+        return [round_of(job, first, end) for first, end in pairwise([there, *(n for n in places if n > there)])]
 
     def __call__(self, job: CellJob, ask: Ask) -> Answered:
         """The answer of a cell, `stopped` where it does not have all images. Raises what the back end raises."""
@@ -127,9 +129,10 @@ class ByRounds:
     def _attempts(self, key: str) -> Attempts:
         return self.ledger.refresh().attempts.get(key) or Attempts()
 
-    def _stopped(self, job: CellJob) -> bool:
-        """Whether the ledger has a result of the cell that stopped early."""
-        return any("stopped" in r for r in self._attempts(job["key"]).all_results.values())
+    def _stopped_at(self, job: CellJob) -> tuple[int, int]:
+        """(images, of how many) of the longest of the cell's results that stopped early; (0, 0) where none did."""
+        found = [r["stopped"] for r in self._attempts(job["key"]).all_results.values() if "stopped" in r]
+        return max(((one["images"], one["of"]) for one in found), default=(0, 0))
 
     def _prefix(self, job: CellJob) -> Prefix | None:
         rerun = self.settings.get("rerun", {}).get(job["key"], ())

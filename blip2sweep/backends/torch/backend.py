@@ -239,7 +239,7 @@ class TorchBackend:
     def _evaluate(
         self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None, anew: bool = False
     ) -> Evaluation:
-        looks = partial(self.shared_work.of, state) if shared is not None else lambda _: None
+        looks = partial(self.together.of_segment, state) if shared is not None else lambda _: None
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,

@@ -15,7 +15,8 @@ NESTED = ("seconds", "hits", "seconds_total", "bad_images")
 def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState, account: Account) -> Cost:
     """The columns of a cell's cost: those of its evaluation, layers written and recalled, and figures of calibration.
     account: of what was done before its turn."""
-    weights: Cost = {"layers_written": applied.written + account.written, "hits_weights": applied.recalled}
+    recalled = applied.recalled - min(account.written, applied.recalled)  # what was written for the cell was not known
+    weights: Cost = {"layers_written": applied.written + account.written, "hits_weights": recalled}
     return evaluation_columns(evaluation) | weights | summary(state.measured)
 
 

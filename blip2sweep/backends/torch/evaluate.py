@@ -129,7 +129,7 @@ def _cost(run: Run, encoded: Features, samples: int, shared: Shared | None) -> d
     name = torch.cuda.get_device_name(clock.device) if clock.device.type == "cuda" else clock.device.type
     return {
         "seconds": dict(clock.seconds),
-        "hits": {**shared.hits, **account.hits} if shared else {},
+        "hits": shared.told if shared else {},
         "seconds_total": total,
         "images_per_second": len(encoded.ids) / total if total else None,
         "samples_per_second": samples / total if total else None,

@@ -45,7 +45,7 @@ class Segments:
         for one in self.segments:
             own = one.shared()
             found.append(_encoded(run, one, own))
-            told.append((len(one.task.images), own.hits if own else {}))
+            told.append((len(one.task.images), own.told if own else {}))
         read = [f.rows for f in found if f.rows is not None]
         if not read:
             raise NoImage(f"task {self.segments[0].task.name}: none of the round's images could be read")

@@ -112,6 +112,11 @@ class Shared:
     account: Account = field(default_factory=Account)
     together: Callable[[Any, object], list[Any] | None] = _alone
 
+    @property
+    def told(self) -> dict[str, float]:
+        """The hits, of what was done before its turn too."""
+        return {**self.hits, **self.account.hits}
+
     # ---- what the language model sees of all images
 
     def recall_output(self) -> Features | None:

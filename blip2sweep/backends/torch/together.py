@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from blip2sweep.apply.patch import weights_key
+from blip2sweep.backends.shares import segments_of_round
 from blip2sweep.backends.torch.batching import Batches, Clock, Run, Sizes
 from blip2sweep.backends.torch.encode import encode
 from blip2sweep.backends.torch.model_state import ModelState, recipe_of
@@ -22,6 +23,7 @@ from blip2sweep.backends.torch.shared_work import SharedWork, piece_of
 from blip2sweep.backends.torch.sharing import Account, Shared
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.machine import stopping
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.language import Matcher
 from blip2sweep.recipe import Recipe
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
 
 Piece = tuple[str, str | None]  # `shared_work.piece_of` a job
+# Seconds of one turn for the images of later cells. Where these take longer nothing is gained, and a cell would have to
+# wait for others until the wall time of its job ends.
+LONGEST = 30.0
 
 
 class Other(NamedTuple):
@@ -45,7 +50,8 @@ class Other(NamedTuple):
 
 
 class Together:
-    """Finds the later cells that are answered in a cell's turn. ended: out of memory once, each cell is alone from then on.
+    """Finds the later cells that are answered in a cell's turn. ended: each cell is alone from then on, such as once memory
+    ran out.
 
     work: what the cells of a worker share. settings: `data_workers`.
     """
@@ -53,20 +59,36 @@ class Together:
     def __init__(self, work: SharedWork, settings: Settings) -> None:
         self.work, self.workers, self.ended = work, settings.get("data_workers") or 0, False
         self._accounts: dict[Piece, Account] = {}  # of cells whose turn comes
-        self._seen: set[Piece] = set()  # cells that were tried before their turn
+        self._hits: tuple[Piece, dict[str, float]] | None = (
+            None  # of an account: of the first segment of this turn's round
+        )
+        self._seen: set[Piece] = set()  # cells that had their turn, or were tried before it
         self._groups: tuple[Sequence[CellJob], str, dict[str, list[int]]] | None = None
 
     def of(self, state: ModelState, job: CellJob, batch_size: int | None) -> Shared | None:
         """`SharedWork.of` a job whose turn it is; `together` of it answers later cells too. The model has any recipe in it,
         before and after. batch_size: of the settings."""
+        known = {*self._accounts}
         others = self._others(state, job, batch_size)
         shared = self.work.of(state, job)
         if shared is None:
             return None
-        shared.account = self._accounts.pop(piece_of(job), shared.account)
-        shared.account.lent = sum(other.shared.account.spent for other in others)
+        lent = sum(account.spent for piece, account in self._accounts.items() if piece not in known)
+        first = piece_of(segments_of_round(job)[0])
+        self._seen.add(first)  # its turn may come before that of cells that are listed before it
+        shared.account = self._accounts.pop(first, shared.account)
+        if first != piece_of(job):
+            self._hits, shared.account.hits = (first, shared.account.hits), {}
+        shared.account.lent = lent
         if others:
             shared.together = partial(self._answered, shared, others)
+        return shared
+
+    def of_segment(self, state: ModelState, job: CellJob) -> Shared | None:
+        """`SharedWork.of` a segment of the round whose turn it is, with the hits of what was done before."""
+        shared = self.work.of(state, job)
+        if shared is not None and self._hits is not None and self._hits[0] == piece_of(job):
+            shared.account.hits, self._hits = self._hits[1], None
         return shared
 
     # ---- which cells
@@ -81,9 +103,10 @@ class Together:
         later = [i for i in self._later(state, group) if i > step] if most > 0 else []
         if later:
             state.memo.advance(step - 1)  # this cell comes after them, and what it shares with them is kept for it
-        found: list[Other] = []
+        found, began = list[Other](), time.perf_counter()
         for i in later:
-            if len(found) < most and not self.ended:
+            late = stopping.asked() or time.perf_counter() - began > LONGEST
+            if len(found) < most and not self.ended and not late:
                 found += self._prepared(state, i, sizes)
         sizes.remember(state.batch_sizes)
         return found
@@ -115,7 +138,8 @@ class Together:
     # ---- what the language model sees of a later cell
 
     def _prepared(self, state: ModelState, step: int, sizes: Sizes) -> list[Other]:
-        """A later cell whose images are encoded; none where that is not cheap, or goes wrong."""
+        """A later cell whose images are encoded; none where that is not cheap, or goes wrong. Images that cannot be read no
+        other cell can read either, so each is alone from then on."""
         job = self.work.jobs[step]
         try:
             shared = self.work.shared(state, job)
@@ -130,11 +154,9 @@ class Together:
         *before, output = shared.chain.keys
         state.memo.needs_less(step, before)
         kept = self.work.store is not None or any(name in state.memo for name in (output, shared.whole or output))
-        self.ended |= not kept
-        if found is None:
-            return []
+        self.ended |= not kept or found is None
         self._accounts[piece_of(job)] = shared.account
-        return [found]
+        return [] if found is None else [found]
 
     def _put(self, state: ModelState, job: CellJob, account: Account) -> bool:
         """Put a cell's recipe into the model, where that is nothing but quantizing weights that can be remembered."""
@@ -162,7 +184,7 @@ class Together:
     ) -> list[Answer] | None:
         """The answers of a cell, while those of others are kept for them. None where it has to be answered alone."""
         new = dict(_new(shared, others, asking, question))
-        if not new:
+        if not new or stopping.asked():
             return None
         clock = copy(asking.run.clock)
         clock.seconds = {}

@@ -19,7 +19,7 @@ RUN: Any = SimpleNamespace(loaded=SimpleNamespace(images=[SimpleNamespace(name="
 
 def segment(*images: int, hits: dict[str, float] | None = None) -> Segment:
     task: Any = SimpleNamespace(name="t", images=dict.fromkeys(images))
-    shared: Any = None if hits is None else SimpleNamespace(hits=hits)
+    shared: Any = None if hits is None else SimpleNamespace(told=hits)
     return Segment(task, Features(()), lambda: shared)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from blip2sweep.backends.shares import Joiner, round_of, share_of
 from blip2sweep.backends.torch import model_state, together
 from blip2sweep.backends.torch.answers import Answers
 from blip2sweep.backends.torch.backend import TorchBackend
+from blip2sweep.backends.torch.encode import encode
 from blip2sweep.backends.torch.sharing import Account
 from blip2sweep.cache.tensors import Memo
+from blip2sweep.machine import stopping
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.models.language import Prefilled
 from blip2sweep.models.load import Loaded
@@ -119,7 +122,7 @@ def captions() -> tuple[list[dict[str, Any]], Ran]:
 # ---- the same answers, in fewer passes
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*list(KINDS)[:-1], pytest.param("llava", marks=pytest.mark.thorough)])
 def test_answers_are_those_of_cells_alone(kind: str) -> None:
     these = jobs(*KINDS[kind], limit=IMAGES)
     alone, found = Ran(these, alone=True), Ran(these)
@@ -147,6 +150,19 @@ def test_of_cells_in_rounds_the_first_rounds_run_together(captions: tuple[list[A
         assert both.text == alone.answers[job["key"]].predictions.text
 
 
+def test_a_cell_that_had_its_turn_is_not_made_again_for_one_that_was_put_off(captions: tuple[list[Any], Ran]) -> None:
+    """Such as one that waited for its baseline."""
+    these, encoded = captions[0], list[int]()
+    backend = TorchBackend({"device": "cpu", "threads": 1})
+    backend.expect(these)
+    for job in (these[3], these[1]):  # of one language recipe
+        backend(job)
+        encoded.append(len(backend.together._accounts))
+    assert encoded == [2, 2]
+    assert backend.state is not None
+    backend.state.patch.restore()
+
+
 # ---- what each cell cost
 
 
@@ -160,6 +176,22 @@ def test_each_cell_pays_for_itself(captions: tuple[list[Any], Ran]) -> None:
         assert sum(found.cost(name)) == sum(alone.cost(name))
     assert found.cost("hits_language") == [0] * len(these)
     assert all(seconds > 0 for seconds in found.cost("seconds_language") + found.cost("seconds"))
+
+
+def test_a_round_of_several_segments_pays_for_what_was_made_ahead_of_its_first(
+    captions: tuple[list[Any], Ran],
+) -> None:
+    first, last = captions[0][1:4:2]  # of one language recipe
+    backend = TorchBackend({"device": "cpu", "threads": 1})
+    backend.expect([round_of(first, 0, 2), round_of(last, 0, 2)])
+    backend(round_of(first, 0, 2))
+    (account,) = backend.together._accounts.values()
+    cost = backend(round_of(last, 0, 2, IMAGES)).cost
+    assert not backend.together._accounts
+    assert (cost["layers_written"], cost["hits_weights"]) == (account.written, 0)
+    assert account.written > 0
+    assert backend.state is not None
+    backend.state.patch.restore()
 
 
 # ---- who is alone
@@ -204,6 +236,27 @@ def test_where_features_cannot_be_kept_nothing_further_is_encoded_before_its_tur
     check_same(found := Ran(these), alone)
     assert found.backend.together.ended
     assert found.pictures == [IMAGES, 2 * IMAGES, *[IMAGES] * 6]
+
+
+def test_a_cell_does_not_wait_long_for_others_nor_where_its_worker_has_to_end(
+    captions: tuple[list[Any], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    these, alone = captions
+    with stopping.told_by(lambda: True):
+        assert Ran(these).pictures == alone.pictures
+    monkeypatch.setattr(together, "LONGEST", -1.0)
+    assert Ran(these).pictures == alone.pictures
+
+
+def test_where_images_cannot_be_read_each_is_alone_and_pays_for_itself(
+    captions: tuple[list[Any], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    these, alone = captions
+    monkeypatch.setattr(together, "encode", lambda *args: replace(encode(*args), bad=(-1,)))
+    check_same(found := Ran(these), alone)
+    assert found.pictures == alone.pictures
+    assert [a.spent > 0 for a in found.accounts].count(True) == 1
+    assert sum(a.lent for a in found.accounts) == pytest.approx(sum(a.spent for a in found.accounts))
 
 
 def test_for_a_cell_that_was_encoded_early_its_output_alone_is_kept() -> None:

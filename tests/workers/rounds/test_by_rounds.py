@@ -24,6 +24,10 @@ from blip2sweep.workers.signals import Stop
 from tests.workers.rounds.work import OF, Work, predictions
 
 
+def places(these: list[Any]) -> list[str | None]:
+    return [job["task"].get("places") for job in these]
+
+
 def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: Path, cells: dict[str, Any]) -> None:
     work = Work(tmp_path, cells)
     assert "stopped" not in work("base")
@@ -39,10 +43,12 @@ def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: P
     assert work.kept == []
     # Who asks for more goes on from there; the union is the whole, to the bit.
     closer = Work(tmp_path, cells, margin=0.04)
+    assert places(closer.rounds.jobs_of(cells["same"])) == ["128-192", "192-200"]
     assert closer("same")["stopped"]["images"] == 192
     assert closer.backend.asked == ["128-192"]
     assert closer.said == ["goes on after 128 images"]
     rest = Work(tmp_path, cells, stop=None)
+    assert places(rest.rounds.jobs_of(cells["same"])) == ["192-200"]
     result = rest("same")
     assert "stopped" not in result
     assert rest.backend.asked == ["192-200"]
@@ -93,9 +99,7 @@ def test_references_are_read_ahead_for_the_first_cell_that_may_stop(tmp_path: Pa
     work = Work(tmp_path, cells)
     work.rounds.expect(cells.values())
     assert work.rounds.look.warmed == cells["same"]["task"]  # type: ignore[attr-defined]
-    assert [j["task"].get("places") for j in work.rounds.jobs_of(cells["other"])] == [
-        "0-64", "64-96", "96-128", "128-192", "192-200"
-    ]  # fmt: skip
+    assert places(work.rounds.jobs_of(cells["other"])) == ["0-64", "64-96", "96-128", "128-192", "192-200"]
     assert work.rounds.jobs_of(cells["base"]) == [cells["base"]]
 
 
