@@ -69,7 +69,7 @@ def _values(columns: Sequence[Column], shares: Sequence[Share], n: int) -> Value
     last = np.full(n, -1)  # of each row the share that counts
     for i, share in enumerate(shares):
         last[share.rows] = i
-    used = [i for i, share in enumerate(shares) if (last[share.rows] == i).any()]
+    used = [i for i, share in enumerate(shares) if last[share.rows[0]] == i or (last[share.rows] == i).any()]
     columns, shares = [columns[i] for i in used], [shares[i] for i in used]
     numbers = [own for column in columns if (own := _numbers(column)) is not None]
     if len(numbers) == len(columns) and not all(map(_is_none, columns)):
