@@ -65,22 +65,24 @@ def _shares(rows: Sequence[Row]) -> Iterable[Share]:
 
 
 def _values(columns: Sequence[Column], shares: Sequence[Share], n: int) -> Values:
-    numbers = [_numbers(column) for column in columns]
-    if all(own is not None for own in numbers) and not all(map(_is_none, columns)):
-        return _joined([own for own in numbers if own is not None], shares, n)
+    """columns: those of one name in the shares. What later shares replace everywhere does not count."""
+    last = np.full(n, -1)  # of each row the share that counts
+    for i, share in enumerate(shares):
+        last[share.rows] = i
+    used = [i for i, share in enumerate(shares) if last[share.rows[0]] == i or (last[share.rows] == i).any()]
+    columns, shares = [columns[i] for i in used], [shares[i] for i in used]
+    numbers = [own for column in columns if (own := _numbers(column)) is not None]
+    if len(numbers) == len(columns) and not all(map(_is_none, columns)):
+        whole = bool((last >= 0).all()) and all(own.dtype == np.int64 for own in numbers)
+        return _joined(numbers, shares, np.empty(n, np.int64) if whole else np.full(n, nan))
     found = np.full(n, nan, object)
     for column, share in zip(columns, shares, strict=True):
         found[share.rows] = column.value if isinstance(column, Same) else _objects(column)[share.places]
     return found.tolist()
 
 
-def _joined(numbers: Sequence[NDArray[Any]], shares: Sequence[Share], n: int) -> NDArray[Any]:
-    """A column of numbers: integers where all are and no row lacks one."""
-    there = np.zeros(n, bool)
-    for share in shares:
-        there[share.rows] = True
-    whole = there.all() and all(own.dtype == np.int64 for own in numbers)
-    found = np.empty(n, np.int64) if whole else np.full(n, nan)
+def _joined(numbers: Sequence[NDArray[Any]], shares: Sequence[Share], found: NDArray[Any]) -> NDArray[Any]:
+    """A column of numbers. found: filled with them; of integers where all are and no row lacks one."""
     for own, share in zip(numbers, shares, strict=True):
         found[share.rows] = own[share.places] if own.size > 1 else own
     return found

@@ -35,8 +35,13 @@ Record = dict[str, object]
 
 def sealed(record: Mapping[str, object], number: int) -> bytes:
     """The line of a record, with its running number and its checksum, as bytes that end with a newline."""
-    text = json.dumps(record, separators=(",", ":"), default=str)
+    text = json.dumps(record, separators=(",", ":"), default=_plain)
     return seal(f'{text[:-1]},"n":{number},'.encode()) + b"\n"
+
+
+def _plain(value: object) -> object:
+    """What JSON has no type for: a mapping, such as a line that is kept in a table, stays one; all else is a text."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def number_of(line: bytes) -> int | None:

@@ -51,7 +51,7 @@ def build_table(
     _recipe_semantics.cache_clear()
     columns = by_column(_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
     # Column by column, so that the values of one are gone before the next is made.
-    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]}, copy=False)
+    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
     if table.empty:
         return table
     if "finished" in table:

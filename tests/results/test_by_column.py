@@ -75,3 +75,13 @@ def test_columns_stand_in_the_order_in_which_rows_bring_them() -> None:
     tables = Tables()
     pieces = [[tables.add(row)] for row in ({"b": 1}, {"a": 2, "b": 3}, {"c": 4})]
     assert list(by_column(pieces)) == ["b", "a", "c"]
+
+
+def test_what_later_pieces_replace_in_every_row_does_not_count() -> None:
+    tables = Tables()
+    none, half = [tables.add({"n": None, "x": 0.5}) for _ in range(2)], tables.add({"n": 0.5})
+    whole = [tables.add({"n": n, "y": 0}) for n in (1, 2, 3)]
+    tables.pack()
+    rows = [[none[0], whole[0]], [none[1], whole[1]], [half, whole[2]]]
+    assert pd.Series(by_column(rows)["n"]).dtype == int
+    assert pd.Series(by_column([*rows, [half]])["n"]).tolist() == [1, 2, 3, 0.5]

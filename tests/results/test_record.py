@@ -74,3 +74,11 @@ def test_a_ledger_of_measurements_keeps_lines_in_tables(tmp_path: Path) -> None:
     assert isinstance(two, Record)
     assert one.table is two.table
     assert isinstance(Ledger(tmp_path).refresh().results()[0], dict)
+
+
+def test_a_record_that_is_written_again_is_the_same_line() -> None:
+    line = {"event": "result", "columns": {"task": "a", "bits": 4}, "path": Path("x")}
+    tables = Tables()
+    found = tables.add({**line, "path": "x"})
+    tables.pack()
+    assert sealed(found, 0) == sealed(dict(found), 0) == sealed(line, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,13 @@ def test_rows_by_column_are_those_made_one_by_one(folder: Path, most: int, monke
         assert found[column].notna().any(), column
     assert (found["images"] == 4).any()
     assert len(found) > 25
+
+
+def test_a_column_more_says_nothing_of_how_the_table_lies_in_memory(folder: Path) -> None:
+    """pandas warns, on a user's screen, where more than a hundred columns lie apart."""
+    found = table.build_table(Ledger(folder, measured=True).refresh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(20):
+            found = found.assign(**{f"more_{i}": 0.5})
+    assert found.shape[1] > 110
