@@ -261,7 +261,8 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
             if chosen.empty and column == "backend":  # without its options
                 chosen = table[[_text(v).partition(" ")[0] == value for v in table[column]]]
             option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
-            if len(chosen) and "part" in table and "none" in set(table["part"]) - set(chosen["part"]):
+            common = column not in ("model", "task")  # each of these has a baseline of its own
+            if common and len(chosen) and "part" in table and "none" in set(table["part"]) - set(chosen["part"]):
                 right = f"right: what both share, such as dtype=float32; of rows alone: blip2sweep table --where {column}={value}"
                 raise UserError(f"{option}: leaves out the baseline, with which cells are compared; {right}")
             if chosen.empty:

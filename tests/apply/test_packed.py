@@ -197,6 +197,7 @@ def test_t5s_output_layer_takes_no_four_bit_codes() -> None:
     check_packed(recipe(t5, "llm", method="int8", bits=8, packed="cpu"), BF16)
 
 
+@pytest.mark.thorough
 def test_t5_runs_with_int8_everywhere(tmp_path: Path) -> None:
     loaded = load(t5_config(), write_t5(tmp_path))
     job = {"model": t5_config(), "folder": str(tmp_path), "generation": {"prompt": None, "num_beams": 1, "max_new_tokens": 3}}  # fmt: skip

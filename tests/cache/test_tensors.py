@@ -263,6 +263,7 @@ def test_a_damaged_or_foreign_entry_is_not_used(store: Store, damage: str) -> No
     assert store.get("k") == b"again"
 
 
+@pytest.mark.thorough
 def test_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
     these = jobs(*GRIDS["parts"])[:2]
     first = run(these, cache="disk", cache_dir=str(tmp_path))

@@ -111,6 +111,7 @@ NAMES_A_CELL = re.compile(
 )
 
 
+@pytest.mark.thorough
 def test_no_line_names_a_cell_beyond_the_limit_without_saying_so(few: Source, planted: Source, tmp_path: Path) -> None:
     """Over many budgets: wherever a cell is named, its line says whether it loses more, on either half of the images."""
     budgets = [(few, None, "0.1%"), (few, None, "10%"), (few, "40%", "3%"), (few, "30%", "40%")]
@@ -150,6 +151,7 @@ def test_what_is_exceeded_is_told_by_half(planted: Source) -> None:
     assert exceeded(guess, 0.02) == ["it may lose 4.00% on the images that chose it, by its prediction interval"]
 
 
+@pytest.mark.thorough
 def test_whether_it_is_kept_is_asked_of_the_limit_too(few: Source, planted: Source, tmp_path: Path) -> None:
     lines = told(few, Budget(max_drop="10%"), tmp_path)
     kept = [re.match(r"keeps (\S+) % with 95 % confidence: (yes|no|not known)", line) for line in lines]

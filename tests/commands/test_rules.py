@@ -75,6 +75,7 @@ def results(folder: Path) -> int:
     return sum(len(a.results) for a in Ledger(folder).refresh().attempts.values())
 
 
+@pytest.mark.thorough
 def test_a_sweep_over_rules_is_one_cell_with_a_score_by_each(tmp_path: Path) -> None:
     outcome, rows = swept(tmp_path, "s", ["task.rule=strict"], ["task.rule=color"])
     assert outcome.plan.keys[0] == outcome.plan.keys[1]
@@ -106,6 +107,7 @@ def test_rules_of_one_cell_that_is_asked_for_under_two_names(tmp_path: Path, oth
     assert sweep.asked().keys() == {*sweep.keys}
 
 
+@pytest.mark.thorough
 def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Path) -> None:
     _, first = swept(tmp_path, "first")
     computed, strict = results(tmp_path), first["toy_right"].tolist()

@@ -66,6 +66,7 @@ def test_bad_names(tmp_path: Path) -> None:
     refused(blip2sweep("doctor", "--anchor", "sed", cwd=tmp_path), "did you mean 'seed'")
 
 
+@pytest.mark.thorough
 def test_anchors_are_valid_commands() -> None:
     for anchor in ANCHORS.values():
         assert len(jobs(*anchor.overrides, "part=none")) == 1

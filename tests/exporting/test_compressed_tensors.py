@@ -132,6 +132,7 @@ def test_a_folder_has_its_recipe_and_says_how_it_is_loaded(quick: dict[str, tupl
         assert again == cell.job["key"]
 
 
+@pytest.mark.thorough
 def test_no_other_user_is_locked_out(quick: dict[str, tuple[Exported, Found]]) -> None:
     folder = quick["asymmetric groups"][0].folder
     assert len({p.stat().st_mode for p in folder.iterdir()}) == 1

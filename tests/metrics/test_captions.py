@@ -84,6 +84,7 @@ def test_equals_pycocoevalcap_on_the_study(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", quick([1, 2, 60], 60))
 def test_equals_pycocoevalcap_on_random_text(size: int, pycocoevalcap: Pycocoevalcap) -> None:
     generator = random.Random(size)

@@ -91,6 +91,7 @@ CELLS = (
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("limits", quick([{}, {"batch_size": 5}, {"cache_memory_gb": 2e-6}]), ids=str)
 def test_cells_are_planned_and_give_the_same_shared_and_alone(
     planned: Made, tmp_path: Path, limits: dict[str, Any]

@@ -52,6 +52,7 @@ def test_sparse_weights_count_for_what_comes_behind_them() -> None:
     assert {part for part in plain if plain[part] != sparse[part]} == {"qformer", "llm"}
 
 
+@pytest.mark.thorough
 def test_the_control_of_all_that_is_left_is_that_of_the_whole_part() -> None:
     """As docs/compression.md has it."""
     words = "part=none recover=lora recover.n_samples=16"

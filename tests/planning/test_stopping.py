@@ -233,6 +233,7 @@ def test_without_a_rule_of_the_first_job_the_roughest_is_that_of_the_sweep() -> 
     assert request["margin"] == 0.08
 
 
+@pytest.mark.thorough
 def test_a_later_launch_keeps_the_margins_of_both(tmp_path: Path) -> None:
     words = ("task=shapes_vqa", "part=vit", "evaluation.stop=known")
     made = make_plan(

@@ -65,11 +65,13 @@ def test_only_rows_of_back_ends_that_run_graphs_leave_it_out() -> None:
     assert (torch_row["bits_per_weight_touched"], graphs_row["bits_per_weight_touched"]) == (32, 32)
 
 
+@pytest.mark.thorough
 def test_a_dropped_block_that_nothing_reads_is_left_out_once() -> None:
     words = ("model=tiny-llava", "task.limit=2", "drop_blocks=vision:5", "quant.bits=none", "backend=openvino")
     assert cell(*words).columns()["model_bytes"] == cell(*LLAVA, "backend=openvino").columns()["model_bytes"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("form", "left"), [("openvino", GONE), ("onnx", GONE), ("compressed-tensors", 0)])
 def test_an_export_of_a_cell_of_torch_is_compared_without_it(form: str, left: int) -> None:
     job = cell(*LLAVA).job()

@@ -80,6 +80,7 @@ def test_one_cell_of_both_is_no_comparison(folder: Path) -> None:
     assert compared.notes[1].startswith("2 pairs are one and the same cell")
 
 
+@pytest.mark.thorough
 def test_the_page_has_both_and_lies_in_the_folder_of_results(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "outputs")
     lines = report(load_pair(tmp_path / "outputs", ["old", "new"], NONE), None, png=True, pdf=False)
@@ -144,5 +145,6 @@ def test_two_are_neither_all_nor_sent() -> None:
         check_asked(["a", "b"], "offline", True)
 
 
+@pytest.mark.thorough
 def test_the_verb_takes_two_names(folder: Path) -> None:
     refused(blip2sweep("report", "old", "old", "--output-dir", str(folder), cwd=folder), "the same name twice")

@@ -135,6 +135,7 @@ def test_a_cell_that_changed_nothing_says_what_went_unseen(tmp_path: Path) -> No
     assert any("a limit of 2.0% is not known to be kept" in s for s in said)
 
 
+@pytest.mark.thorough
 def test_a_baseline_that_many_cells_beat_is_remarked_on(tmp_path: Path) -> None:
     better = opened(tmp_path / "b", [whole([p], b) for p in ("vit", "llm") for b in (8, 4)], values=lambda e: -0.2)
     told = "4 of 4 cells are significantly better than the baseline in cider"

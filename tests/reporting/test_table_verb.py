@@ -200,6 +200,7 @@ def test_markdown_has_numbers_to_the_right() -> None:
 # ---- what is refused
 
 
+@pytest.mark.thorough
 def test_all_mistakes_are_told_at_once(folder: Path) -> None:
     ran = blip2sweep(
         "table", "grid", "--where", "part", "--where", "bits<x", "--where", "part<vit", "--where", "stale=maybe", "--where", "nope=1",

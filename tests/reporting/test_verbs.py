@@ -50,6 +50,7 @@ def test_report_writes_page_csvs_and_pictures(folder: Path) -> None:
     assert "report.html (" in ran.out
 
 
+@pytest.mark.thorough
 def test_recommend_writes_a_recipe_that_keeps_the_budget(folder: Path) -> None:
     ran = blip2sweep("recommend", "--max-bytes", "600kB", cwd=folder)
     assert ran.code == 0, ran.err

@@ -87,6 +87,7 @@ def test_a_device_that_computes_no_more_costs_its_process(report: Report) -> Non
     assert found["restore"]["number"] == found["draw"]["number"] == 1
 
 
+@pytest.mark.thorough
 def test_native_code_that_hangs_is_ended(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     """It sees no signal of Python's, as in a kernel that does not return."""
     monkeypatch.setattr(supervised, "GRACE", 0.2)

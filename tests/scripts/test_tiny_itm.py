@@ -38,6 +38,7 @@ def trained(folder: Path, processor: BlipProcessor) -> str:
     return sha256(folder / "model.safetensors")
 
 
+@pytest.mark.thorough
 def test_training_repeats_bit_for_bit(processor: BlipProcessor, tmp_path: Path) -> None:
     assert trained(tmp_path / "once", processor) == trained(tmp_path / "again", processor)
     save(tmp_path / "once", tmp_path / "shipped")

@@ -125,6 +125,7 @@ def test_a_report_is_about_the_metric_of_the_task(tmp_path: Path) -> None:
     assert {x for scores in told["scores"] for x in scores} <= {0.0, 1.0}
 
 
+@pytest.mark.thorough
 def test_samples_of_texts_and_of_choices_stand_in_one_table(tmp_path: Path) -> None:
     """In a folder of texts alone samples.parquet has the columns that it always had; a choice adds some to every part."""
     scored(tmp_path, jobs("task=shapes_vqa", "task.limit=8", "part=none"))

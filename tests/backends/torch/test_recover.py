@@ -59,6 +59,7 @@ def _never(*_: object) -> None:
     raise AssertionError("trained twice")
 
 
+@pytest.mark.thorough
 def test_a_cell_leaves_the_model_as_loaded() -> None:
     runner, (job,) = backend(cache="off"), planned()
     plain = jobs("part=none", limit=6)[0]
@@ -97,6 +98,7 @@ def test_a_stopped_cell_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert (again, more["cost"]["adapter"]) == (whole, cost["cost"]["adapter"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["qlora", "full"])
 def test_other_methods_train_and_change_their_layers(method: str) -> None:
     words = ["recover.target=qformer", *(["quant=nf4", "quant.bits=4"] if method == "qlora" else [])]
@@ -142,6 +144,7 @@ def _tensors(runner: TorchBackend) -> dict[str, torch.Tensor]:
     return tensors(outcome.trained)
 
 
+@pytest.mark.thorough
 def test_packed_layers_are_refused() -> None:
     (job,) = planned()
     recipe = [{**e, "packed": "cpu"} if "step" not in e else e for e in job["recipe"]]

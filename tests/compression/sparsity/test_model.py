@@ -95,6 +95,7 @@ def test_wanda_is_the_published_one_block_by_block(loaded: Loaded, part: str) ->
         assert np.array_equal(weight.numpy(), expected[path]), path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fields", [{"ratio": 0.3}, {"pattern": "2of4"}, {"method": "magnitude", "ratio": 0.7}])
 def test_every_row_has_its_zeros_and_nothing_else_changes(loaded: Loaded, fields: dict[str, Any]) -> None:
     recipe = sparse(loaded.anatomy, "all", **fields)
@@ -161,6 +162,7 @@ def test_upstream_says_what_is_sparse_before_a_layer(opt: Loaded) -> None:
 # ---- one after the other
 
 
+@pytest.mark.thorough
 def test_recipes_one_after_the_other_are_each_from_scratch(loaded: Loaded) -> None:
     """Incrementally, with remembered weights and masks: the same tensors as a fresh model has."""
     chosen, part = samples(n=2), "llm"

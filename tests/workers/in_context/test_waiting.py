@@ -150,6 +150,7 @@ def test_a_damaged_round_is_computed_again(tmp_path: Path, server: Server, asked
     assert asked_model == ["answers", "captions", "captions"]
 
 
+@pytest.mark.thorough
 def test_an_interrupt_loses_no_reply(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -278,6 +278,7 @@ def full_disk() -> None:
     raise UserError("a full disk")
 
 
+@pytest.mark.thorough
 def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest]) -> None:
     folder, request = asked
     look = LookProcess(folder)
