@@ -68,11 +68,13 @@ def can_score() -> bool:
         return False
 
 
-def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path) -> Plan:
+def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path, stop: str | None = None) -> Plan:
+    """The grid's plan. stop: `evaluation.stop` of all cells."""
     greedy = {"num_beams": 1, "max_new_tokens": given.new_tokens}
     questions = {"opt": {**greedy, "prompt": "Question: {} Answer:"}, "any": greedy}
     generation = {"name": "benchmark", "presets": {"caption": {"any": greedy}, "vqa": questions}}
     rest = {"model": given.model, "task": given.task, "generation": generation}
+    rest |= {"evaluation": {"stop": stop}} if stop else {}
     return make_plan([PlannedJob((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
 
 

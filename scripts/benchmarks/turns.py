@@ -55,7 +55,7 @@ def spread(cells: Sequence[Cell], count: int) -> list[Cell]:
 def _turn(
     args: argparse.Namespace, given: Setting, chosen: Sequence[Cell], env: dict[str, str], output_dir: Path
 ) -> Turn:
-    plan, half = planned(given, grid(args.grid, args.cells), output_dir), len(chosen) // 2
+    plan, half = planned(given, grid(args.grid, args.cells), output_dir, args.stop), len(chosen) // 2
     done = timed(given, chosen[:half], args.reference_images, env)
     mine = {"cells": len(plan.cells), **ours(given, plan, output_dir, args.workers, args.stop)}
     done += timed(given, chosen[half:], args.reference_images, env)
