@@ -118,10 +118,12 @@ class Times:
         module.TorchBackend.__call__ = self.counted(module.TorchBackend.__call__)
 
     def between(self, module: Any) -> None:
-        """What happens between two rounds of a cell that may stop: looks, joining, and keeping what is known."""
+        """What happens between two rounds of a cell that may stop: looks, joining, and keeping what is known. Versions
+        before may lack it."""
         owner, name = BETWEEN[module.__name__]
-        own = getattr(module, owner) if owner else module
-        setattr(own, name, self.timed(getattr(own, name), "between rounds"))
+        own = getattr(module, owner, None) if owner else module
+        if hasattr(own, name):
+            setattr(own, name, self.timed(getattr(own, name), "between rounds"))
 
     def language(self, module: Any) -> None:
         """What reads and writes texts (blip2sweep/models/language.py), of all classes that a module defines."""
