@@ -136,6 +136,24 @@ class Rounds(Protocol):
     ROUNDS: bool
 
 
+@runtime_checkable
+class SideBySide(Protocol):
+    """What a back end with `Rounds` may have besides: it computes rounds of several cells at once, where it knows which
+    ones are asked for next. Each has the answers that it has by itself."""
+
+    def alike(self, job: CellJob) -> str | None:
+        """What cells have in common whose rounds are computed at once. None for one that is always alone."""
+        ...
+
+    def fills(self, job: CellJob) -> bool:
+        """Whether a round is long enough by itself, so that nothing is gained by others."""
+        ...
+
+    def comes(self, jobs: Sequence[CellJob]) -> None:
+        """Set the rounds that are asked for next, in their order; none where each is alone."""
+        ...
+
+
 class Asked(NamedTuple):
     """A cell as it is planned. requests: what its task asks of a model."""
 

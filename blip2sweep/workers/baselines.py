@@ -24,16 +24,16 @@ class Baselines:
 
         todo: the cells that are left besides.
         """
-        if not self._comes(job, todo):
+        if not self.comes(job, todo):
             return False
         since = self._since.setdefault(job["baseline"], time.monotonic())
         if time.monotonic() - since >= patience:
             return False  # or its worker may be dead: the cell is compared with it from when it is there
-        if all(self._comes(other) for other in todo):
+        if all(self.comes(other) for other in todo):
             time.sleep(0.2)
         return True
 
-    def _comes(self, job: CellJob, todo: Collection[CellJob] = ()) -> bool:
+    def comes(self, job: CellJob, todo: Collection[CellJob] = ()) -> bool:
         """Whether a cell may stop, and its baseline has no result yet but will have one."""
         settings, key = self.pack["settings"], job["baseline"]
         request = asked(settings, job["key"])

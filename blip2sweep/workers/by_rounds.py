@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from blip2sweep.backends.backend import Answered, Artifacts
+from blip2sweep.backends.backend import Answered, Artifacts, Backend
 from blip2sweep.backends.shares import Joiner, round_of
 from blip2sweep.machine import stopping
 from blip2sweep.machine.stopping import Stopped as WorkerStopped
@@ -31,6 +31,7 @@ from blip2sweep.results.stopped import asked, images_of
 from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.wire.stopping import LookAnswer, Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
+from blip2sweep.workers.side_by_side import NOBODY, Companions, Later, Rounds
 
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
 
@@ -64,7 +65,7 @@ class ByRounds:
         say: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self.output_dir, self.settings, self.ledger, self.warn, self.say = output_dir, settings, ledger, warn, say
-        self.look, self.joined = LookProcess(output_dir), Joiner()
+        self.look, self.joined, self.companions = LookProcess(output_dir), Joiner(), Companions(self._rounds)
 
     def applies(self, job: CellJob) -> bool:
         """Whether a cell is run in rounds."""
@@ -85,11 +86,18 @@ class ByRounds:
         places = looks(request["images"][job["key"]]) if request else [images]
         return [round_of(job, first, end) for first, end in pairwise([there, *(n for n in places if n > there)])]
 
-    def __call__(self, job: CellJob, ask: Ask) -> Answered:
-        """The answer of a cell, `stopped` where it does not have all images. Raises what the back end raises."""
+    def __call__(self, job: CellJob, ask: Ask, backend: Backend | None = None, later: Later = NOBODY) -> Answered:
+        """The answer of a cell, `stopped` where it does not have all images. Raises what the back end raises.
+
+        backend: what `ask` asks, once it is loaded. later: cells that may go side by side with this one.
+        """
+        return self.companions(job, ask, backend, later)
+
+    def _rounds(self, job: CellJob) -> Rounds:
+        """The rounds of a cell, until it may stop."""
         request, prefix = asked(self.settings, job["key"]), self._prefix(job)
         if request is None and prefix is None:
-            return ask(job)
+            return (yield job)
         images = self.joined.images(job)
         known, there = (_answered(prefix), prefix.images) if prefix else (None, 0)
         schedule = Schedule(request, looks(images) if request else [images], self._least(job))
@@ -98,7 +106,7 @@ class ByRounds:
             if known and stopping.asked():
                 raise WorkerStopped(goes_on=True)
             steps = [there, *(n for n in schedule.places if there < n <= judged.ahead)]
-            known = self._further(job, known, steps, ask)
+            known = self._further(job, known, steps, (yield round_of(job, *steps)))
             keep = self._keeping(job, known, steps)
             judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1), keep)
             there = steps[-1]
@@ -107,9 +115,8 @@ class ByRounds:
             return known
         return replace(self.joined.first(job, judged.stopped["images"], known), stopped=judged.stopped)
 
-    def _further(self, job: CellJob, known: Answered | None, steps: Sequence[int], ask: Ask) -> Answered:
+    def _further(self, job: CellJob, known: Answered | None, steps: Sequence[int], found: Answered) -> Answered:
         """What is known after a further round, between these places."""
-        found = ask(round_of(job, *steps))
         found = replace(found, cost=found.cost | {"images_computed": steps[-1] - steps[0]})
         return self.joined.rounds(job, [known, found] if known else [found])
 

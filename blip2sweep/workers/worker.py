@@ -37,6 +37,7 @@ from blip2sweep.workers.by_rounds import ByRounds
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, unusable
+from blip2sweep.workers.side_by_side import Later
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 from blip2sweep.workers.telling import Warnings
 from blip2sweep.workers.timing import MARGIN, Timing
@@ -67,6 +68,7 @@ class Worker:
         self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warnings)
         self._rounds = ByRounds(self.output_dir, pack["settings"], self.ledger, self._warnings.once, say)
         self._baselines = Baselines(pack, self.ledger)
+        self._todo: deque[CellJob] = deque(pack["cells"])
         self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
         self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
 
@@ -86,7 +88,7 @@ class Worker:
 
     def _cells(self) -> int:
         """Run all cells. Returns the exit code without regard to scores."""
-        todo = deque(self.pack["cells"])
+        todo = self._todo
         while todo and not self.stop.reason:
             if not self._step(todo.popleft(), todo):
                 return STOPPED
@@ -135,15 +137,15 @@ class Worker:
             self._rounds.committed(job)
             self._scoring(name, job)
         self._warnings.first_of_backend(getattr(self.backend, "warning", None))  # which one from outside may lack
-        self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
+        own = time.monotonic() - start - self._rounds.companions.lent
+        self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), own)
 
     def _runner(self, job: CellJob, half: bool) -> Run:
         """What runs a cell. One that asks a chat model may need no back end, where all rounds are known."""
         size = self._half_batch() if half else None
         ask = partial(self._round, batch_size=size)
         if self._rounds.applies(job):
-            self._ready(job)
-            return partial(self._rounds, ask=ask)
+            return partial(self._rounds, ask=ask, backend=self._ready(job), later=Later(self._todo, self._may_begin))
         if "chat" not in job:
             return partial(self._ready(job), batch_size=size)
         return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
@@ -174,6 +176,13 @@ class Worker:
         """Whether the ledger has a result that counts for this sweep."""
         key, settings = job["key"], self.pack["settings"]
         return self.ledger.done(key, settings.get("rerun", {}).get(key, ()), asked(settings, key))
+
+    def _may_begin(self, job: CellJob) -> bool:
+        """Whether a cell may go in the turn of another: it has no result, nobody has it, and it waits for nothing."""
+        attempts = self.ledger.attempts.get(job["key"], Attempts())
+        busy = attempts.failed_in([self.pack["run"]]) or any(may_live(start) for start in attempts.open)
+        free = job["key"] not in self._unusable and not busy and not self._done(job)
+        return free and self._rounds.applies(job) and not self._baselines.comes(job, self._todo)
 
     def _waits(self, job: CellJob, attempts: Attempts, alone: bool) -> bool:
         """Whether to come back to the cell because another worker is computing it. Worth it once, or for some time when

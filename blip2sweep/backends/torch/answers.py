@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
@@ -15,11 +16,11 @@ from blip2sweep.backends.torch.matches import Match
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled, Sharing
-from blip2sweep.models.ragged import Rows, joined
+from blip2sweep.models.ragged import joined
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.question_text import prompts
-from blip2sweep.tasks.sample import Sample
+from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import Task
 
 Prefill = Callable[[Sequence[int]], Prefilled]  # reads samples by their numbers
@@ -57,6 +58,7 @@ class Answers:
         assert encoded.rows is not None
         self.run, self.generation, self.pictures, self.requests = run, generation, encoded.rows, task.REQUESTS
         self.language, self.stage, self.anew = run.loaded.language, run.loaded.anatomy.last_stage, anew
+        self.nll_references = nll_references
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
         self.prompts = self.language.prompt_ids(prompts(task, samples, generation.prompt, generation.question))
@@ -82,9 +84,7 @@ class Answers:
         if shared is None:
             return self._computed()
         with self.run.clock.stage(self.stage):
-            question = [self.generation, self.rows, [_asked(p) for p in self.prompts], self.references]
-            if any(self.options) or "generate" not in self.requests:
-                question += [self.requests, self.options]
+            question = self.question
             key = shared.language_key(self.pictures, question)
             known = shared.answered.get(key)
         shared.hits[self.stage] = len(known) if known else 0
@@ -92,14 +92,27 @@ class Answers:
         shared.answered.put(key, answers)
         return answers
 
-    def beside(self, others: Sequence[Rows], run: Run) -> Answers:
-        """The same questions about these pictures, and then about as many others, and so on. others: of the same images in
-        the same order. run: in which they are answered."""
-        found, times, n = copy(self), 1 + len(others), len(self.pictures)
-        found.run, found.pictures = run, joined([self.pictures, *others])
-        found.rows = [row + k * n for k in range(times) for row in self.rows]
-        found.prompts = self.prompts * times
-        found.references, found.options = self.references * times, self.options * times
+    @property
+    def question(self) -> list[object]:
+        """All that is asked about the pictures: a part of the key of its answers."""
+        question = [self.generation, self.rows, [_asked(p) for p in self.prompts], self.references]
+        if any(self.options) or "generate" not in self.requests:
+            question += [self.requests, self.options]
+        return question
+
+    def of(self, encoded: Features, task: TaskData) -> Answers:
+        """The same is asked about other pictures. task: has their samples, all of which could be read."""
+        return Answers(self.run, encoded, self.generation, task.rules, task.samples, self.nll_references, self.anew)
+
+    def beside(self, others: Sequence[Answers], run: Run) -> Answers:
+        """These questions, and those of others behind them. run: in which they are answered."""
+        found, every = copy(self), [self, *others]
+        first = [*accumulate((len(own.pictures) for own in every), initial=0)]
+        found.run, found.pictures = run, joined([own.pictures for own in every])
+        found.rows = [row + n for n, own in zip(first, every, strict=False) for row in own.rows]
+        found.prompts, found.references, found.options = (
+            [x for own in every for x in getattr(own, name)] for name in ("prompts", "references", "options")
+        )
         return found
 
     def _computed(self) -> list[Answer]:

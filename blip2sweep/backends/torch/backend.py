@@ -99,6 +99,17 @@ class TorchBackend:
                 self.state = None  # with all that it keeps, so that the next attempt has the whole memory
             raise
 
+    # ---- rounds of several cells at once: `SideBySide` (blip2sweep/backends/backend.py)
+
+    def alike(self, job: CellJob) -> str | None:
+        return self.together.alike(self.state or self._loaded(job), job)
+
+    def fills(self, job: CellJob) -> bool:
+        return self.together.fills(self.state or self._loaded(job), job, self.settings.get("batch_size"))
+
+    def comes(self, jobs: Sequence[CellJob]) -> None:
+        self.together.coming = jobs
+
     def task(self, job: CellJob) -> TaskData:
         """The data of a job's task, read once."""
         if "planned" not in job["task"]:
@@ -239,7 +250,7 @@ class TorchBackend:
     def _evaluate(
         self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None, anew: bool = False
     ) -> Evaluation:
-        looks = partial(self.together.of_segment, state) if shared is not None else lambda _: None
+        looks = partial(self.shared_work.of, state) if shared is not None else lambda _: None
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,

@@ -26,13 +26,15 @@ class SharedWork:
     """Keeps what several cells of a worker share.
 
     settings: `cache` (disk, memory or off), `cache_dir`, and `cache_gb`, the size of the disk cache. task: returns the
-    data of a job's task.
+    data of a job's task. held: a step that comes after all that is done now: what it and later ones need is kept.
     """
 
     def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:
         mode = settings.get("cache") or "memory"
         self.device, self.task, self.remember = device, task, mode != "off"
         self.jobs: Sequence[CellJob] = ()
+        self.held: int | None = None
+        self._steps: tuple[Sequence[CellJob], dict[tuple[str, str | None], int]] = (), {}
         self.store: Store | None = None
         if mode == "disk" and (folder := settings.get("cache_dir")):
             gigabytes = settings.get("cache_gb")
@@ -53,13 +55,21 @@ class SharedWork:
         if not self.remember:
             return None
         step = self.step(job)
-        if step is not None:
+        if step is not None and self.held is None:
             state.memo.advance(step)
+        elif self.held is not None:
+            state.memo.advance(self.held - 1)
         return self.shared(state, job)
 
     def step(self, job: CellJob) -> int | None:
         """The number of a job among those that come; None where it is not expected."""
-        return next((i for i, j in enumerate(self.jobs) if piece_of(j) == piece_of(job)), None)
+        if self._steps[0] is not self.jobs:
+            self._steps = self.jobs, {piece_of(j): i for i, j in reversed([*enumerate(self.jobs)])}
+        return self._steps[1].get(piece_of(job))
+
+    def first_step(self, key: str) -> int | None:
+        """The number of the first job of a cell."""
+        return next((i for i, j in enumerate(self.jobs) if j["key"] == key), None)
 
     def shared(self, state: ModelState, job: CellJob) -> Shared:
         """`of` a job whose turn it is not."""
