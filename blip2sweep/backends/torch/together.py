@@ -190,9 +190,8 @@ class Together:
     def _encoded(self, state: ModelState, job: CellJob, shared: Shared, sizes: Sizes) -> Other | None:
         task, clock = self.work.task(job), Clock(state.loaded.device)
         run = Run(state.loaded, sizes.images, sizes.sequences, clock)
-        source = source_of(state, job, self.work.task, self.workers, lambda own: self.work.shared(state, own))
-        several = isinstance(source, Segments)
-        features = source.encoded(run, shared) if several else encode(run, task, source, shared)
+        seen = source_of(state, job, self.work.task, self.workers, lambda own: self.work.shared(state, own))
+        features = seen.encoded(run, shared) if isinstance(seen, Segments) else encode(run, task, seen, shared)
         shared.account.seconds, shared.account.hits = clock.seconds, shared.hits
         if features.bad or features.rows is None:
             return None
