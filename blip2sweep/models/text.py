@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 Ids = list[int]
+MOST_TEXTS = 200_000  # whose tokens are kept: some ten megabytes
 
 
 class Prompt(list[int]):
@@ -87,10 +88,15 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of a model: its tokenizer, and the ends that its generation config says."""
+    """The tokens of a model: its tokenizer, and the ends that its generation config says.
+
+    known, said: token ids of texts, and texts of token ids, so far: cells are asked, and say, the same again and again.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    known: dict[tuple[str, bool], Ids] = field(default_factory=dict, init=False, repr=False)
+    said: dict[tuple[int, ...], Text] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def ends(self) -> list[int]:
@@ -109,10 +115,16 @@ class Tokens:
         return self.ends[0] if pad is None else int(pad)
 
     def ids(self, texts: Sequence[str], add_special_tokens: bool) -> list[Ids]:
-        if not texts:  # which tokenizers refuse
-            return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
-        return encoded.input_ids
+        """Token ids of texts. Each text is tokenized once."""
+        if len(self.known) + len(texts) > MOST_TEXTS:
+            self.known.clear()
+        new = [text for text in dict.fromkeys(texts) if (text, add_special_tokens) not in self.known]
+        if new:  # tokenizers refuse none
+            encoded = self.tokenizer(new, add_special_tokens=add_special_tokens, return_attention_mask=False)
+            self.known.update(
+                ((text, add_special_tokens), ids) for text, ids in zip(new, encoded.input_ids, strict=True)
+            )
+        return [[*self.known[text, add_special_tokens]] for text in texts]
 
     def prompts(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of prompts, with the special tokens that the tokenizer sets around them."""
@@ -125,10 +137,16 @@ class Tokens:
         return [[*row, end] for row in self.ids(references, add_special_tokens=False)]
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
-        """The texts of token ids, which may be padded behind their end."""
-        texts, ends = self.tokenizer.batch_decode(rows, skip_special_tokens=True), self.ends
-        pairs = zip(texts, rows, strict=True)
-        return [Text(text.strip(), _length(row, ends, self.tokenizer.pad_token_id)) for text, row in pairs]
+        """The texts of token ids, which may be padded behind their end. Each row is decoded once: many cells say the same."""
+        names = [tuple(row) for row in rows]
+        if len(self.said) + len(names) > MOST_TEXTS:
+            self.said.clear()
+        if new := [name for name in dict.fromkeys(names) if name not in self.said]:
+            ends, pad = self.ends, self.tokenizer.pad_token_id
+            texts = self.tokenizer.batch_decode([[*name] for name in new], skip_special_tokens=True)
+            own = (Text(text.strip(), _length(name, ends, pad)) for text, name in zip(texts, new, strict=True))
+            self.said.update(zip(new, own, strict=True))
+        return [self.said[name] for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +163,7 @@ class LanguageModel(Tokens):
         return a_token * (self.inputs.tokens + generation.max_new_tokens) * generation.num_beams
 
 
-def _length(row: Ids, stops: Sequence[int], pad: int) -> int:
+def _length(row: Sequence[int], stops: Sequence[int], pad: int) -> int:
     """The number of tokens before EOS. A row without EOS ran to the limit, or is padded to a longer beam."""
     end = next((i for i, x in enumerate(row) if x in stops), None)
     if end is not None:

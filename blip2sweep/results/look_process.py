@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,8 @@ TRIES = 2  # processes that may die or hang, before no further one is started
 
 
 class LookProcess:
-    """Starts with the first task, and again after one that died.
+    """Starts with the first task, and again after one that died. Any number of requests may be under way; what a process
+    that died owed is lost.
 
     seconds: after which a process that owes an answer is killed. given_up: why no process is started any more.
     """
@@ -31,58 +31,64 @@ class LookProcess:
         self.given_up = ""
         self._process: subprocess.Popen[str] | None = None
         self._died = 0
+        self._number = 0  # of the last request
+        self._lost_before, self._why = 0, ""  # requests up to this number have no answer, and why
 
     def warm(self, task: TaskJob) -> None:
         """Have it read a task's references while the worker does other things."""
         with contextlib.suppress(OSError):  # the first look says so
             self._send({"task": task})
 
-    def __call__(self, request: LookRequest, meanwhile: Callable[[], object] = lambda: None) -> LookAnswer:
-        """The answer, also where there is none: its error then says why. meanwhile: what is done while the process judges;
-        what it raises is raised."""
+    def ask(self, request: LookRequest) -> int:
+        """Send a request. Returns its number, by which `answer` is asked for."""
+        self._number += 1
         if self.given_up:
-            return unknown(self.given_up)
+            self._lost_before, self._why = self._number, self.given_up
+            return self._number
+        try:
+            self._send({**request, "number": self._number})
+        except OSError:
+            self._lost(in_time=True)
+        return self._number
+
+    def answer(self, number: int) -> LookAnswer:
+        """The answer to a request, also where there is none: its error then says why. Answers to earlier ones, for which
+        nobody has asked, are dropped."""
+        if number <= self._lost_before:
+            return unknown(self._why)
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
-            sent = self._sends(request)
-            meanwhile()
-            return (self._read() if sent else None) or self._lost(in_time=late.is_alive())
+            return self._read(number) or self._lost(in_time=late.is_alive())
         except BaseException:
-            self.close()  # its answer would be taken for that of the next request
+            self.close()  # half of a line may have been read
             raise
         finally:
             late.cancel()
 
-    def _sends(self, request: LookRequest) -> bool:
-        """Whether the process took the request."""
-        try:
-            self._send(request)
-        except OSError:
-            return False
-        return True
-
-    def _read(self) -> LookAnswer | None:
+    def _read(self, number: int) -> LookAnswer | None:
         """The answer of a process that lives."""
         assert self._process is not None
         try:
-            answer: LookAnswer = json.loads(_pipe(self._process.stdout).readline())
+            while True:
+                answer: LookAnswer = json.loads(_pipe(self._process.stdout).readline())
+                if answer.get("number") == number:
+                    return answer
         except (OSError, ValueError):
             return None
-        return answer
 
     def _lost(self, in_time: bool) -> LookAnswer:
         """In the place of an answer that did not come."""
         self._died += 1
         why = "it ended without an answer" if in_time else f"no answer within {self.seconds:.0f} s"
-        why = f"the process that looks at cells: {why}"
-        self.given_up = why if self._died >= TRIES else ""
+        self._why = f"the process that looks at cells: {why}"
+        self.given_up = self._why if self._died >= TRIES else ""
         self.close()
-        return unknown(why)
+        return unknown(self._why)
 
     def close(self) -> None:
         """End the process. It writes nothing, so it may end at any time."""
-        process = self._process
+        process, self._lost_before = self._process, self._number
         if process is None:
             return
         self._kill()

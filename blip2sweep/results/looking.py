@@ -119,7 +119,8 @@ def main() -> None:
     for line in sys.stdin:
         request: LookRequest | WarmLook = json.loads(line)
         if "predictions" in request:
-            print(json.dumps(answer(looks, cast("LookRequest", request))), flush=True)
+            asked = cast("LookRequest", request)
+            print(json.dumps({**answer(looks, asked), "number": asked.get("number")}), flush=True)
         else:
             with contextlib.suppress(Exception):  # the first look meets it again, and says so
                 looks.warm(request["task"])

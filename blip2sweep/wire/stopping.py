@@ -42,7 +42,7 @@ class LookRequest(WarmLook):
     """Compare what is known of a cell with its baseline on the same images. predictions: the columns of the cell's.
     baseline: the name of the predictions of its baseline, which has all images. stop, margin: the rule. looks: after how
     many images it is judged, each time by these alone, ascending. coming: the looks after what is known, the last of which
-    is all images."""
+    is all images. number: is in the answer too."""
 
     predictions: dict[str, list[object]]
     baseline: str
@@ -50,6 +50,7 @@ class LookRequest(WarmLook):
     margin: float
     looks: list[int]
     coming: list[int]
+    number: NotRequired[int]
 
 
 class LookAnswer(TypedDict):
@@ -61,6 +62,7 @@ class LookAnswer(TypedDict):
     images: int | None
     ahead: int | None
     error: str | None
+    number: NotRequired[int]
 
 
 def unknown(error: str) -> LookAnswer:

@@ -10,7 +10,7 @@ ends there loses nothing. Where the baseline is not there, the cell goes on, loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -29,9 +29,9 @@ from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.prefixes import Prefix, known_prefix, remove_prefix, write_prefix
 from blip2sweep.results.stopped import asked, images_of
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.wire.stopping import LookAnswer, Stopped, StopRequest
+from blip2sweep.wire.stopping import Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
-from blip2sweep.workers.side_by_side import NOBODY, Companions, Later, Rounds
+from blip2sweep.workers.side_by_side import NOBODY, Companions, Later, Rounds, asked_for
 
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
 
@@ -97,18 +97,18 @@ class ByRounds:
         """The rounds of a cell, until it may stop."""
         request, prefix = asked(self.settings, job["key"]), self._prefix(job)
         if request is None and prefix is None:
-            return (yield job)
+            return (yield from asked_for(job))
         images = self.joined.images(job)
         known, there = (_answered(prefix), prefix.images) if prefix else (None, 0)
         schedule = Schedule(request, looks(images) if request else [images], self._least(job))
-        judged = self._judged(job, schedule, known, range(there + 1), _nothing)
+        judged = yield from self._judged(job, schedule, known, range(there + 1), _nothing)
         while judged.stopped is None and there < images:
             if known and stopping.asked():
                 raise WorkerStopped(goes_on=True)
             steps = [there, *(n for n in schedule.places if there < n <= judged.ahead)]
-            known = self._further(job, known, steps, (yield round_of(job, *steps)))
+            known = self._further(job, known, steps, (yield from asked_for(round_of(job, *steps))))
             keep = self._keeping(job, known, steps)
-            judged = self._judged(job, schedule, known, range(there + 1, steps[-1] + 1), keep)
+            judged = yield from self._judged(job, schedule, known, range(there + 1, steps[-1] + 1), keep)
             there = steps[-1]
         assert known is not None
         if judged.stopped is None:
@@ -168,38 +168,39 @@ class ByRounds:
 
     def _judged(
         self, job: CellJob, schedule: Schedule, known: Answered | None, new: range, keep: Callable[[], None]
-    ) -> Judged:
+    ) -> Generator[None, None, Judged]:
         """What a cell does at the looks of `new` that count. known: of its first images, as many as `new` ends before. keep:
-        keeps it on disk, while it is judged."""
+        keeps it on disk, while it is judged. It yields while it waits."""
         request, places, least = schedule
         coming, at = [n for n in places if n >= new.stop], [n for n in places[:-1] if n in new and n >= least]
         next_one = next((n for n in coming if n >= least), places[-1])
-        answer = self._look(job, known, request, at, coming, keep) if request and known and at else None
-        keep()  # where nothing was judged, or by a process that died
-        if answer is None:
+        number = self._asked(job, known, request, at, coming) if request and known and at else None
+        keep()
+        if number is None:
             return Judged(None, next_one)
+        yield
+        answer = self.look.answer(number)
+        if answer["error"]:
+            self.say(job["key"], f"goes on, compared with nothing: {answer['error']}")
+            self.warn(f"some cells went on because they could not be compared: {answer['error']}")
         if request and answer["reason"] and answer["images"]:
             return Judged(_stopped(answer["images"], places[-1], answer["reason"], request), 0)
         return Judged(None, answer["ahead"] or next_one)
 
-    def _look(
-        self, job: CellJob, known: Answered, request: StopRequest, at: list[int], coming: list[int],
-        keep: Callable[[], None],
-    ) -> LookAnswer | None:  # fmt: skip
-        """What is said of a cell after so many images, and of the looks to come; None where nothing can tell."""
+    def _asked(
+        self, job: CellJob, known: Answered, request: StopRequest, at: list[int], coming: list[int]
+    ) -> int | None:
+        """Ask what is said of a cell after so many images, and of the looks to come; None where nothing can tell. The number
+        of the request."""
         baseline = self._attempts(job["baseline"]).result
         if baseline is None or not baseline["predictions"]:
             self.warn(NOT_THERE)
             return None
-        answer = self.look({
+        return self.look.ask({
             "task": job["task"], "predictions": {k: [*v] for k, v in known.predictions.columns.items()},
             "baseline": predictions_name(baseline), "stop": request["stop"], "margin": request["margin"],
             "looks": at, "coming": coming,
-        }, keep)  # fmt: skip
-        if answer["error"]:
-            self.say(job["key"], f"goes on, compared with nothing: {answer['error']}")
-            self.warn(f"some cells went on because they could not be compared: {answer['error']}")
-        return answer
+        })  # fmt: skip
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ in its turn is forgotten, and its own turn, which begins it again, tells it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import NamedTuple
 
 from blip2sweep.backends.backend import Answered, Backend, SideBySide
@@ -18,7 +18,8 @@ from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.rounds import Ask
 
-Rounds = Generator[CellJob, Answered, Answered]  # what a cell asks for, one round after the other, and its answer
+# What a cell asks for, one round after the other, and its answer. It yields nothing where it waits for another process.
+Rounds = Generator[CellJob | None, Answered | None, Answered]
 MOST = 16  # cells that go together: more fill no further batches
 # Seconds of one turn for other cells, looked at between two of them: a cell must not wait for others until its job ends.
 LONGEST = 60.0
@@ -34,24 +35,35 @@ class Later(NamedTuple):
 NOBODY = Later()
 
 
+def asked_for(job: CellJob) -> Generator[CellJob | None, Answered | None, Answered]:
+    """In `Rounds`: the answer to a round."""
+    found = yield job
+    assert found is not None
+    return found
+
+
 class Going:
-    """A cell on its way. asks: its next round, None when it is answered."""
+    """A cell on its way. asks: its next round, None while it waits and when it is answered."""
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds = rounds
         self.asks: CellJob | None = None
         self.answered: Answered | None = None
-        self._step(lambda: next(rounds))
+        self._step(None)
 
     def go(self, ask: Ask) -> None:
         """Have the next round answered. Raises what `ask` raises, and what comes of the answer."""
         assert self.asks is not None
-        found = ask(self.asks)
-        self._step(lambda: self.rounds.send(found))
+        self._step(ask(self.asks))
 
-    def _step(self, step: Callable[[], CellJob]) -> None:
+    def settle(self) -> None:
+        """Wait until it asks for a round or is answered. Raises what comes of what it waited for."""
+        while self.asks is None and self.answered is None:
+            self._step(None)
+
+    def _step(self, found: Answered | None) -> None:
         try:
-            self.asks = step()
+            self.asks = self.rounds.send(found)
         except StopIteration as end:
             self.asks, self.answered = None, end.value
 
@@ -72,19 +84,21 @@ class Companions:
         """The answer of a cell. Raises what its rounds raise."""
         self.lent = 0.0
         own = self._going.pop(job["key"], None) or Going(self._begin(job))
+        own.settle()
         while own.asks is not None:
             others = self._others(job, own.asks, backend, later)
             if isinstance(backend, SideBySide):
-                backend.comes([own.asks, *(o.asks for o in others if o.asks)] if others else [])
+                backend.comes([own.asks, *(o.asks for o in others.values() if o.asks)] if others else [])
             own.go(ask)
+            own.settle()
             if own.asks is not None:
                 self._take_along(others, ask)
         assert own.answered is not None
         return own.answered
 
-    def _others(self, job: CellJob, asks: CellJob, backend: Backend | None, later: Later) -> Sequence[Going]:
-        """The later cells that go with this one."""
-        found: list[Going] = []
+    def _others(self, job: CellJob, asks: CellJob, backend: Backend | None, later: Later) -> Mapping[str, Going]:
+        """{key: later cell} that go with this one."""
+        found: dict[str, Going] = {}
         if self._alone or not isinstance(backend, SideBySide) or backend.fills(asks):
             return found
         kind = self._kind(job, backend)
@@ -93,7 +107,7 @@ class Companions:
                 break
             going = self._began(other, later) if self._kind(other, backend) == kind else None
             if going is not None and going.asks is not None and not backend.fills(going.asks):
-                found.append(going)
+                found[other["key"]] = going
         return found
 
     def _kind(self, job: CellJob, backend: SideBySide) -> str | None:
@@ -107,24 +121,30 @@ class Companions:
         if key not in self._going and key not in self._failed and later.may_begin(job):
             try:
                 self._going[key] = Going(self._begin(job))
+                self._going[key].settle()
             except Exception:
-                self._failed.add(key)
+                self._give_up(key)
         return self._going.get(key)
 
-    def _take_along(self, others: Sequence[Going], ask: Ask) -> None:
-        began = time.monotonic()
-        for other in others:
+    def _take_along(self, others: Mapping[str, Going], ask: Ask) -> None:
+        """Each of the others has its next round. They are judged while later ones are asked for."""
+        began, last = time.monotonic(), self.lent
+        for key, other in others.items():
             if stopping.asked() or self.lent > LONGEST:
-                return
-            try:
-                other.go(ask)
-            except Exception as error:
-                self._give_up(other)
-                self._alone |= is_out_of_memory(error)
-            self.lent += time.monotonic() - began
-            began = time.monotonic()
+                break
+            self._try(key, lambda other=other: other.go(ask))  # type: ignore[misc]
+            self.lent = last + time.monotonic() - began
+        for key, other in others.items():
+            self._try(key, other.settle)
+        self.lent = last + time.monotonic() - began
 
-    def _give_up(self, other: Going) -> None:
-        key = next(key for key, going in self._going.items() if going is other)
-        del self._going[key]
+    def _try(self, key: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._give_up(key)
+            self._alone |= is_out_of_memory(error)
+
+    def _give_up(self, key: str) -> None:
+        self._going.pop(key, None)
         self._failed.add(key)

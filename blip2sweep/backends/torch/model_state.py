@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from blip2sweep.wire.pack import CellJob, JsonObject
 
 GB = 10**9
 FEATURES, WEIGHTS = 0.6, 0.4  # shares of the memory that is kept for each
+RECIPES = 32  # layer by layer, that are kept: more than cells go side by side
 
 
 @dataclass(eq=False)
@@ -66,7 +68,9 @@ class ModelState:
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
     batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
 
-    recipe: tuple[str, Recipe] | None = None  # of the last job, with the JSON that it was read from
+    recipes: OrderedDict[str, Recipe] = field(
+        default_factory=OrderedDict
+    )  # {JSON: the recipe read from it} of the last jobs
     in_model: tuple[str, Applied] | None = None  # the cell whose recipe was put into the model last
 
     def pictures(self, job: CellJob, data: TaskData, workers: int) -> Features | Images:
@@ -121,9 +125,12 @@ def recipe_of(state: ModelState, job: CellJob) -> Recipe:
     """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
     that was planned."""
     name = canonical_json([job["recipe"], job["recipe_hash"]])
-    if state.recipe is None or state.recipe[0] != name:  # the rounds of a cell have one
+    if name not in state.recipes:  # the rounds of a cell have one, and cells go side by side
         recipe = expand(job["recipe"], state.loaded.anatomy)
         if not recipe.empty and recipe.hash != job["recipe_hash"]:
             raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-        state.recipe = name, without(recipe)
-    return state.recipe[1]
+        state.recipes[name] = without(recipe)
+    state.recipes.move_to_end(name)
+    while len(state.recipes) > RECIPES:
+        state.recipes.popitem(last=False)
+    return state.recipes[name]

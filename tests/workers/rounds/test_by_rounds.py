@@ -13,12 +13,11 @@ import pytest
 from blip2sweep import files
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
-from blip2sweep.errors import UserError
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.results import prefixes
 from blip2sweep.results.look_process import LookProcess
 from blip2sweep.results.predictions import stem
-from blip2sweep.wire.stopping import LookRequest, unknown
+from blip2sweep.wire.stopping import LookAnswer, LookRequest, unknown
 from blip2sweep.workers.by_rounds import NOT_THERE
 from blip2sweep.workers.signals import Stop
 from tests.workers.rounds.work import OF, Work, predictions
@@ -274,8 +273,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, Any]) -> tu
     return folder, request
 
 
-def full_disk() -> None:
-    raise UserError("a full disk")
+def answered(look: LookProcess, request: LookRequest) -> LookAnswer:
+    found = look.answer(look.ask(request))
+    return {k: v for k, v in found.items() if k != "number"}  # type: ignore[return-value]
 
 
 @pytest.mark.thorough
@@ -283,19 +283,21 @@ def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest
     folder, request = asked
     look = LookProcess(folder)
     look.warm(request["task"])
-    assert look(request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
-    assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
-    with pytest.raises(ValueError, match="a full disk"):
-        look({**request, "margin": 0.8}, full_disk)
+    assert answered(look, request) == {"reason": "within 90 %", "images": 64, "ahead": None, "error": None}
+    assert answered(look, {**request, "baseline": "0-0"})["error"] is not None  # and lives
+    several = [look.ask({**request, "looks": own}) for own in ([200], [64], [64, 200])]
+    assert [look.answer(several[i])["images"] for i in (0, 2)] == [200, 64]  # nobody wants that of the second
     assert (look.given_up, look._died) == ("", 0)
-    assert look(request)["reason"] == "within 90 %"  # and no answer to the request before
     assert look._process is not None
+    os.kill(look._process.pid, signal.SIGSTOP)
+    several = [look.ask(request) for _ in range(3)]
     os.kill(look._process.pid, signal.SIGKILL)
-    assert look(request) == unknown("the process that looks at cells: it ended without an answer")
-    assert look.given_up == ""
+    lost = unknown("the process that looks at cells: it ended without an answer")
+    assert [look.answer(n) for n in several] == [lost] * 3  # it died once
+    assert (look.given_up, look._died) == ("", 1)
     look.warm(request["task"])
     os.kill(look._process.pid, signal.SIGSTOP)
     look.seconds = 0.4
-    assert look(request)["error"] == "the process that looks at cells: no answer within 0 s"
-    assert look(request)["error"] == look.given_up != ""
+    assert answered(look, request)["error"] == "the process that looks at cells: no answer within 0 s"
+    assert answered(look, request)["error"] == look.given_up != ""
     assert look._process is None

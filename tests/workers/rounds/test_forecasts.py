@@ -21,7 +21,7 @@ from blip2sweep.tasks import planned_task
 from blip2sweep.tasks.order import order_of, places_of, segments_of
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.stopping import LookAnswer, LookRequest
-from tests.workers.rounds.work import OF, Work, predictions
+from tests.workers.rounds.work import OF, Judge, Work, predictions
 
 
 class Scored:
@@ -35,7 +35,7 @@ class Scored:
         found = ((n, decide(self.rule, kept(image_sums(self.x[:n], self.b[:n])))) for n in places)
         return next(((n, reason) for n, reason in found if reason), None)
 
-    def __call__(self, request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
+    def __call__(self, request: LookRequest) -> LookAnswer:
         there = len({*request["predictions"]["image_id"]})
         assert all(n <= there for n in request["looks"])
         assert request["coming"] == [n for n in looks(OF) if n > there]
@@ -70,7 +70,7 @@ def test_it_stops_at_the_same_images_however_long_its_rounds_are(
     work = Work(folder, cells, stop, margin)
     go = random.Random(jumps).choice
     look = Scored(Rule(stop, margin), x, b, go)  # type: ignore[arg-type]
-    work.rounds.look = look  # type: ignore[assignment]
+    work.rounds.look = Judge(look)  # type: ignore[assignment]
 
     def of(images: Sequence[Any]) -> Predictions:
         return all_of_it.predictions.take([i for i, im in enumerate(all_of_it.predictions.image_id) if im in {*images}])
@@ -119,13 +119,12 @@ def test_a_worker_that_is_killed_while_a_cell_is_judged_computes_nothing_again(
     work = Work(tmp_path, cells)
     work("base")
 
-    def killed(request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
-        meanwhile()
+    def killed(request: LookRequest) -> LookAnswer:
         if len(request["looks"]) > 1:
             raise KeyboardInterrupt
         return looking.answer(looking.Looks(tmp_path), request)
 
-    work.rounds.look = killed  # type: ignore[assignment]
+    work.rounds.look = Judge(killed)  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         work.rounds(cells["same"], work.backend)
     again = Work(tmp_path, cells)

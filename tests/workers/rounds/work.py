@@ -22,22 +22,36 @@ WORDS = ("task=shapes_vqa", "task.limit=600", "part=vit,llm", "quant.bits=2", "b
 OF = 200  # images of so many questions
 
 
-class Here:
-    """In the place of the process that looks at cells. looked: the looks of each request."""
+class Judge:
+    """In the place of the process that looks at cells. says: the answer to a request. asked: requests so far."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self.looks, self.looked = looking.Looks(output_dir), list[list[int]]()
+    def __init__(self, says: Callable[[LookRequest], LookAnswer]) -> None:
+        self.says, self.asked = says, list[LookRequest]()
 
     def warm(self, task: object) -> None:
         self.warmed = task
 
-    def __call__(self, request: LookRequest, meanwhile: Callable[[], object]) -> LookAnswer:
-        self.looked.append(request["looks"])
-        meanwhile()
-        return looking.answer(self.looks, request)
+    def ask(self, request: LookRequest) -> int:
+        self.asked.append(request)
+        return len(self.asked)
+
+    def answer(self, number: int) -> LookAnswer:
+        return self.says(self.asked[number - 1])
 
     def close(self) -> None:
         pass
+
+
+class Here(Judge):
+    """It judges as the process does. looked: the looks of each request."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.looks = looking.Looks(output_dir)
+        super().__init__(partial(looking.answer, self.looks))
+
+    @property
+    def looked(self) -> list[list[int]]:
+        return [request["looks"] for request in self.asked]
 
 
 class Asked(Dummy):
