@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from blip2sweep.backends.torch import evaluate as module
 from blip2sweep.backends.torch.batching import Clock
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
-from blip2sweep.backends.torch.flops import GIGA, flop_columns
+from blip2sweep.backends.torch.flops import GIGA, flop_columns, of_model
 from blip2sweep.models import last_block
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
@@ -76,7 +76,7 @@ def told(
 ) -> dict[str, float]:
     """The columns of an evaluation."""
     own = recipe or Recipe.untouched(loaded.anatomy.parts)
-    found = flop_columns(evaluation.asked, own, section, loaded.model.config.to_dict())
+    found = flop_columns(evaluation.asked, own, of_model(section, loaded.model.config.to_dict()))
     return {name: float(str(value)) for name, value in found.items()}
 
 

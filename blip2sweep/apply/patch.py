@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -236,7 +237,12 @@ def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
 
 def weights_key(layer: Linear, scheme: Scheme, before: str | None) -> str:
     """The name of a layer's quantized weights. before: the name of the steps that change weights under it."""
-    return canonical_json([layer.path, scheme.as_dict(), *([before] if before else [])])
+    return _weights_key(layer.path, scheme, before)
+
+
+@lru_cache(maxsize=65536)
+def _weights_key(path: str, scheme: Scheme, before: str | None) -> str:
+    return canonical_json([path, scheme.as_dict(), *([before] if before else [])])
 
 
 def _differ(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:

@@ -173,13 +173,13 @@ def _length(row: Sequence[int], stops: Sequence[int], pad: int) -> int:
 
 def padded(rows: Sequence[Ids], pad: int, left: bool) -> tuple[Tensor, Tensor]:
     """ids and mask (rows, longest), int64."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        place = slice(longest - len(row), longest) if left else slice(0, len(row))
-        ids[i, place], mask[i, place] = torch.tensor(row), 1
-    return ids, mask
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    longest = int(lengths.max())
+    places = torch.arange(longest)
+    own = places >= longest - lengths if left else places < lengths
+    ids = torch.full(own.shape, pad)
+    ids[own] = torch.tensor([token for row in rows for token in row], dtype=ids.dtype)
+    return ids, own.long()
 
 
 def likelihoods(logits: Tensor, ids: Tensor, reference_mask: Tensor, references: Sequence[Ids]) -> list[Likelihood]:

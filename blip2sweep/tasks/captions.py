@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics.captions import CAPTION_METRICS, TOKENIZER, CaptionScorer
@@ -41,6 +41,7 @@ def targets(sample: Sample, n: int) -> tuple[str, ...]:
     return tuple(caption_as_trained(text) for text in sample.references[:n])
 
 
+@lru_cache(maxsize=2**18)  # every cell asks for those of all images
 def caption_as_trained(caption: str) -> str:
     """A caption as BLIP-2 was trained on it (LAVIS, `blip_caption`): lower case, without `.!"()*#:;~`.
 

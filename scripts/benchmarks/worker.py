@@ -135,7 +135,7 @@ class Times:
 
 
 BETWEEN = {  # {module: (class, or nothing; function)}
-    "blip2sweep.results.look_process": ("LookProcess", "__call__"),
+    "blip2sweep.results.look_process": ("LookProcess", "answer"),
     "blip2sweep.backends.shares": ("Joiner", "rounds"),
     "blip2sweep.results.prefixes": ("", "write_prefix"),
 }

@@ -17,7 +17,7 @@ from blip2sweep.backends.graphs.timing import latency_of
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.cost import evaluation_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
-from blip2sweep.backends.torch.flops import flop_columns
+from blip2sweep.backends.torch.flops import flop_columns, of_model
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.canonical import canonical_json
 from blip2sweep.exporting import Format
@@ -60,7 +60,7 @@ class GraphWorker:
         evaluation = self._evaluate(ready.loaded, job, batch_size or self.settings.get("batch_size"))
         recipe, config = expand(job["recipe"], ready.loaded.anatomy), ready.loaded.model.config.to_dict()
         cost = evaluation_columns(evaluation) | ready.sizes
-        cost |= flop_columns(evaluation.asked, recipe, job["model"], config)
+        cost |= flop_columns(evaluation.asked, recipe, of_model(job["model"], config))
         cost |= {"seconds_apply": made_after, "seconds": time.perf_counter() - began}
         changed = len(recipe.schemes.keys() | recipe.layers_of_further_steps)
         return Answered(Predictions.of(evaluation.records), cost, changed, self._provenance(ready))

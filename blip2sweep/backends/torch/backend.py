@@ -194,7 +194,7 @@ class TorchBackend:
             distances = moved(state, job, self._whole(job)) if propagates else []
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state, account) | state.recoveries.columns | against_bf16
-        cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
+        cost |= flop_columns(evaluation.asked, planned, state.computed)
         cost |= account.seconds_of(loaded_after, applied_after, time.perf_counter() - began)
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(

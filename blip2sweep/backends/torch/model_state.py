@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from blip2sweep.apply.calibration import Calibrator
@@ -12,6 +14,7 @@ from blip2sweep.apply.recovery.trainer import Outcome
 from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.answers import Answer
+from blip2sweep.backends.torch.flops import Computed, of_model
 from blip2sweep.backends.torch.handover import Handover
 from blip2sweep.backends.torch.sharing import AnswerCache
 from blip2sweep.cache.tensors import Memo, budgets
@@ -87,6 +90,11 @@ class ModelState:
                 return some_of(kept, data.images)
             known[name] = Images(self.loaded, data, workers, job["task"]["on_bad_image"])
         return known[name]
+
+    @cached_property
+    def computed(self) -> Computed:
+        """What the model computes of one sample."""
+        return of_model(json.loads(self.name), self.loaded.model.config.to_dict())
 
     @property
     def measured(self) -> dict[str, Prepared]:

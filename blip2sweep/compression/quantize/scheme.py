@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS
@@ -138,6 +139,11 @@ class Scheme:
 
     def fields(self) -> dict[str, dict[str, Any]]:
         """`as_dict` with the type of each part's fields."""
+        return {part: {**own} for part, own in self._fields.items()}
+
+    @cached_property
+    def _fields(self) -> dict[str, dict[str, Any]]:
+        """Of this object, not of its equals: 1 and 1.0 are other JSON."""
         both = {"weights": self.weights, "input_activations": self.input_activations}
         return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
 
