@@ -110,7 +110,7 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int, stop: str |
     own = told.of_workers(times, began)
     own["seen"]["written"] = told.written(results, output_dir, given.new_tokens)
     return {
-        "seconds": seconds, "workers": len(paths), "threads": int(threads), **around, **own,
+        "seconds": seconds, "workers": len(paths), "threads": told.threads(results), **around, **own,
         **summed([r["cost"] for r in results]), "asked_images": told.share_of_images(results), "counted_images": told.share_that_counts(results),
     }  # fmt: skip
 

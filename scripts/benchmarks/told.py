@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,8 @@ def share_that_counts(results: Sequence[Mapping[str, Any]]) -> float:
     """Of the images of all cells, those that results stand on."""
     stopped = [r.get("stopped") or {"images": 1, "of": 1} for r in results]
     return sum(s["images"] / s["of"] for s in stopped) / len(stopped)
+
+
+def threads(results: Sequence[Mapping[str, Any]]) -> int:
+    """The CPU threads that most cells were evaluated on: a worker may leave a core to scoring."""
+    return Counter(int(r["threads"]) for r in results).most_common(1)[0][0]

@@ -31,7 +31,7 @@ from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_d
 from blip2sweep.backends.torch.segments import source_of
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Account, Shared
-from blip2sweep.backends.torch.threads import evaluation_threads
+from blip2sweep.backends.torch.threads import evaluation_threads, threads_of_model
 from blip2sweep.backends.torch.timing import device_name, in_model, latency
 from blip2sweep.backends.torch.together import Together
 from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
@@ -69,7 +69,8 @@ class TorchBackend:
         self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
         self._tasks = PlannedTasks()
         # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
-        torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
+        self.threads = settings.get("threads") or torch.get_num_threads()
+        torch.set_num_threads(self.threads)
 
     @classmethod
     def identity(cls, choice: BackendChoice) -> JsonObject:
@@ -173,6 +174,8 @@ class TorchBackend:
             self.state = None  # free the last one first
             limit, remember = self.settings.get("cache_memory_gb"), self.shared_work.remember
             self.state = load_state(name, job, self.device, limit, remember)
+            if self.device == "cpu" and not self.settings.get("threads"):
+                torch.set_num_threads(threads_of_model(self.state.loaded.model, self.threads))
             self.shared_work.expect(self.state)
         return self.state
 
