@@ -35,10 +35,7 @@ OLD_HERE, OLD_ELSEWHERE = 3600.0, 7 * 86400.0
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder.
-
-    Raises UserError, one line, and then leaves nothing half-written.
-    """
+    """Write under a temporary name, fsync, rename, fsync the folder. Raises UserError and leaves nothing half-written."""
     _write(path, data, Path.replace)
 
 
@@ -69,7 +66,7 @@ def _link(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-def _write(path: Path, data: bytes | memoryview, place: Callable[[Path, Path], object]) -> None:
+def _write(path: Path, data: bytes | memoryview, place: Callable[[Path, Path], object], durable: bool = True) -> None:
     """place: gives the temporary file its name."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -77,9 +74,11 @@ def _write(path: Path, data: bytes | memoryview, place: Callable[[Path, Path], o
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         place(temporary, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
@@ -135,9 +134,9 @@ def seal_holds(data: bytes) -> bool | None:
     return data[-10:] == b'%08x"}' % zlib.crc32(memoryview(data)[:-SEALED])
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write JSON with a checksum, whole or not at all. Raises UserError."""
-    write_atomic(path, json_bytes(data))
+def write_json(path: Path, data: object, durable: bool = True) -> None:
+    """Write JSON with a checksum, whole or not at all. Raises UserError. durable: it outlives a power failure."""
+    _write(path, json_bytes(data), Path.replace, durable)
 
 
 def json_bytes(data: object) -> bytes:

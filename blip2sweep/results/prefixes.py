@@ -37,7 +37,8 @@ class Prefix:
 
 
 def write_prefix(output_dir: Path, key: str, prefix: Prefix) -> None:
-    """Keep the rounds of a cell, whole or not at all. Raises UserError when the disk refuses."""
+    """Keep the rounds of a cell, whole or not at all. Raises UserError when the disk refuses. They outlive a worker, and not
+    its node: what a power failure takes is computed again."""
     kept = {
         "images": prefix.images,
         "predictions": prefix.predictions.columns,
@@ -47,7 +48,7 @@ def write_prefix(output_dir: Path, key: str, prefix: Prefix) -> None:
         "provenance": prefix.provenance,
         "artifacts": prefix.artifacts,
     }
-    write_json(_path(output_dir, key), kept)
+    write_json(_path(output_dir, key), kept, durable=False)
 
 
 def remove_prefix(output_dir: Path, key: str) -> None:
