@@ -51,9 +51,7 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
         of = [metric_of(row, metrics) for row in rows]
         if len(set(of)) > 1:
             out["drop of"] = of
-        out["drop"], out["95 % interval"] = zip(
-            *[_drop(row, metrics, digits) for row in rows], strict=True
-        )
+        out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics, digits) for row in rows], strict=True)
     if (early := stopped(table)).any():
         out["images"] = [_images(row) for row in rows]
         out["stopped"] = table["stopped"].where(early, "")
