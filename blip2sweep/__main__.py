@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import shlex
@@ -44,16 +43,16 @@ VERBS = (
 )
 ASKS_NOTHING = frozenset({"-m", "--multirun"})  # flags of Hydra, for which `cli` need not be imported
 BAD_INPUT = 2
-OBJECTS = 100_000  # that a command makes before it looks for garbage: imports make many, and leave none
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
+    from blip2sweep.machine.garbage import seldom
     from blip2sweep.machine.processes import settle_user
 
     settle_user()
     if argv is None:
-        gc.set_threshold(OBJECTS)
+        seldom()
     words = list(sys.argv[1:] if argv is None else argv)
     words = ["--help", *words[1:]] if words[:1] == ["help"] else words  # as git, pip and others have it
     prepare()

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from blip2sweep import outside
 from blip2sweep.errors import UserError
+from blip2sweep.machine.garbage import seldom
 from blip2sweep.models import unpack
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
@@ -81,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    seldom()
     main()

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from blip2sweep import outside
 from blip2sweep.errors import UserError
+from blip2sweep.machine.garbage import seldom
 from blip2sweep.models.architecture import implementation
 from blip2sweep.models.checkpoints import reply
 from blip2sweep.models.config_file import NOT_LOADED, first_line, read_object
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    seldom()
     main()

@@ -29,7 +29,7 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
     table = known(table)
     differ = names_differ(table)
     table = with_kept(by_role(table) if differ else table)
-    out = pd.DataFrame(index=table.index)
+    out, rows = pd.DataFrame(index=table.index), table.to_dict("records")
     for column in ("model", "dtype", *(["stored"] if rounded(table) else []), "task", "samples"):
         if column in table and table[column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
@@ -37,7 +37,7 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
         if len(set(words)) > 1:
             out[column] = words
     out["part"] = part_texts(table) if differ else table["part"]
-    out["bits"] = [_bits(row) for row in table.to_dict("records")]
+    out["bits"] = [_bits(row) for row in rows]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
@@ -48,36 +48,34 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
     for metric in dict.fromkeys(one for m in metrics for one in (m, *by_other_rules(table, m))):
         out[metric] = [number_text(v, digits) for v in table[metric]]
     if metrics:
-        of = [metric_of(row, metrics) for row in table.to_dict("records")]
+        of = [metric_of(row, metrics) for row in rows]
         if len(set(of)) > 1:
             out["drop of"] = of
-        out["drop"], out["95 % interval"] = zip(
-            *[_drop(row, metrics, digits) for row in table.to_dict("records")], strict=True
-        )
+        out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics, digits) for row in rows], strict=True)
     if (early := stopped(table)).any():
-        out["images"] = [_images(row) for row in table.to_dict("records")]
+        out["images"] = [_images(row) for row in rows]
         out["stopped"] = table["stopped"].where(early, "")
         if metrics:
             of_interval = out["95 % interval"]
             out["95 % interval"] = of_interval.where(~early | (of_interval == ""), of_interval + f" ({STOPPED_TEXT})")
     if metrics:
-        beside = [number(row, f"torch_{metric_of(row, metrics)}") for row in table.to_dict("records")]
+        beside = [number(row, f"torch_{metric_of(row, metrics)}") for row in rows]
         if not all(map(math.isnan, beside)):
             out["in torch"] = [number_text(v, digits) for v in beside]
-        against = [_to_control(row, metrics, digits) for row in table.to_dict("records")]
+        against = [_to_control(row, metrics, digits) for row in rows]
         if any(against):
             out["drop to control"], out["its interval"] = zip(*(told or ("", "") for told in against), strict=True)
-        floor = [_floor(row, metrics, digits) for row in table.to_dict("records")]
+        floor = [_floor(row, metrics, digits) for row in rows]
         if any(floor):
             out["noise"] = floor
     out["bits/weight"] = [number_text(v, 2) for v in table["bits_per_weight"]]
     if "latency_ms_median" in table:
-        times = [_latency(row) for row in table.to_dict("records")]
+        times = [_latency(row) for row in rows]
         out["ms"], out["baseline ms"], out["× baseline"] = zip(*times, strict=True)
         if "latency_ratio_torch" in table and table["latency_ratio_torch"].notna().any():
             out["× torch"] = [number_text(v, 2) for v in table["latency_ratio_torch"]]
     if "status" in table and (table["status"] != "done").any():
-        out["status"] = [_text(r.get("failure")) or "done" for r in table.to_dict("records")]
+        out["status"] = [_text(r.get("failure")) or "done" for r in rows]
     out["key"] = table["key"]
     return out
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from blip2sweep import outside
 from blip2sweep.backends.backend import Answered, Backend, NoImage, load_backend
 from blip2sweep.console import work_log
+from blip2sweep.machine.garbage import as_usual, seldom
 from blip2sweep.wire.pack import Settings
 from blip2sweep.wire.processes import Failed, Task
 from blip2sweep.workers.run_cell import failure
@@ -37,6 +38,7 @@ class Runner:
         self.backend: Backend | None = None
         with contextlib.suppress(Exception):  # the first share tries again, and its answer says why
             self.backend = load_backend(settings)
+        as_usual()
 
     def __call__(self, task: Task) -> Answered | Failed:
         """The answer to one share. It never raises."""
@@ -60,4 +62,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    seldom()
     sys.exit(main(sys.argv[1:]))

@@ -24,6 +24,7 @@ from blip2sweep.backends.backend import Answered, Backend, load_backend
 from blip2sweep.console import work_log
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
+from blip2sweep.machine.garbage import as_usual, seldom
 from blip2sweep.machine.processes import settle_user
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
@@ -206,6 +207,7 @@ class Worker:
         """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
         settings = self.pack["settings"]
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
+        as_usual()
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
         backend.expect([one for j in todo if not self._done(j) for one in self._rounds.jobs_of(j)])
         return backend
@@ -256,4 +258,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    seldom()
     sys.exit(main(sys.argv[1:]))

@@ -71,7 +71,7 @@ def disagreement(dtype: str, worst: Same) -> str | None:
         return f"{worst.missing} cells are of one version alone"
     if not worst.wrong or dtype != "float32":
         return None
-    return f"{worst.differing} of {worst.texts} texts differ in float32; likelihoods by {worst.nll:.1g}, at most {NEAR:g} is right"
+    return f"{worst.differing} of {worst.texts} texts differ in float32; likelihoods by {worst.nll:.1e}, at most {NEAR:g} is right"
 
 
 def lines(told: Mapping[str, Any]) -> Iterator[str]:
@@ -85,7 +85,7 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
     if told["asked_images"] < 1:
         yield f"  now with cells that stop early: {100 * told['asked_images']:.0f} % of the images were evaluated"
     alike = told["same"]
-    yield f"  predictions: {alike['differing']} of {alike['texts']} texts differ; likelihoods by at most {alike['nll']:.1g}"
+    yield f"  predictions: {alike['differing']} of {alike['texts']} texts differ; likelihoods by at most {alike['nll']:.1e}"
     yield f"  by stage, medians of {'processor seconds' if told['stages']['by'] == 'cpu' else 'seconds'}:"
     for name, row in told["by_stage"].items():
         yield f"    {NAMES.get(name, name):16} {_line(row)}"

@@ -145,6 +145,15 @@ TOKENIZED = {"prompt_ids": "prompts", "reference_ids": "references"}
 LANGUAGES = ("opt", "image_text.language", "image_text.prefix", "image_text.prefilled")
 
 
+def watched(times: Times) -> dict[str, Callable[[ModuleType], None]]:
+    """{name of a module: what has its functions timed}."""
+    return {
+        "blip2sweep.backends.torch.batching": times.clock, "blip2sweep.apply.patch": times.patch,
+        "blip2sweep.backends.torch.backend": times.backend, **dict.fromkeys(BETWEEN, times.between),
+        **{f"blip2sweep.models.{name}": times.language for name in LANGUAGES},
+    }  # fmt: skip
+
+
 class Watching(MetaPathFinder):
     """Calls a function with a module when it has been imported. after: {name of a module: function}."""
 
@@ -176,12 +185,7 @@ def _now() -> float:
 
 def main() -> None:
     times = Times()
-    watched = {"blip2sweep.backends.torch.batching": times.clock, "blip2sweep.apply.patch": times.patch}
-    watched["blip2sweep.backends.torch.backend"] = times.backend
-    watched |= dict.fromkeys(BETWEEN, times.between)
-    sys.meta_path.insert(
-        0, Watching({**watched, **{f"blip2sweep.models.{name}": times.language for name in LANGUAGES}})
-    )
+    sys.meta_path.insert(0, Watching(watched(times)))
     try:
         runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
     finally:

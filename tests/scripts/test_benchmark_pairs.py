@@ -51,6 +51,8 @@ def test_what_both_versions_said_of_a_sample_is_compared() -> None:
     before = said("abc", [1.0, 200.0, None])
     assert same(before, said("abc", [1.0, 200.001, None])) == (3, 0, pytest.approx(5e-6), 0)
     assert not same(before, said("abc", [1.0, 200.001, None])).wrong
+    assert not same(before, said("abc", [1.00002, 200.0, None])).wrong  # a picture was read once for its questions
+    assert same(before, said("abc", [1.0001, 200.0, None])).wrong
     assert same(before, said("abx", [1.0, 200.0, None])).differing == 1
     assert same(before, said("abc", [1.1, 200.0, None])).wrong
     assert same(before, said("abc", [1.0, 200.0, 3.0])).nll == math.inf
@@ -63,6 +65,7 @@ def test_what_both_versions_said_of_a_sample_is_compared() -> None:
     [
         ("float32", said("a", [1.0]), None),
         ("float32", said("b", [1.0]), "1 of 1 texts differ in float32"),
+        ("float32", said("a", [1.00012]), "0 of 1 texts differ in float32; likelihoods by 1.2e-04, at most 5e-05"),
         ("bfloat16", said("b", [1.0]), None),
         ("bfloat16", said("a", [1.0], recipe="other"), "2 cells are of one version alone"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,18 +106,33 @@ def test_a_span_inside_itself_counts_once() -> None:
     assert list(times.spans) == ["begin"]
 
 
-def test_what_is_timed_is_there_under_its_name() -> None:
-    """Both kinds of language models of this script read prompts and write texts by methods that the worker knows."""
-    from blip2sweep.apply.patch import Patch
-    from blip2sweep.backends.torch.batching import Clock
+def replaced(module: Any, change: Any) -> set[str]:
+    """Names, without their module, of what a change of a module put another function in place of. All of it is put back."""
+    own = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    before = {place: dict(vars(place)) for place in (module, *own)}
+    change(module)
+    found = set()
+    for place, plain in before.items():
+        for name in [n for n, value in vars(place).items() if plain.get(n) is not value]:
+            found.add(name if place is module else f"{place.__name__}.{name}")
+            setattr(place, name, plain[name])
+    return found
 
-    assert callable(Patch.apply)
-    assert callable(Clock.stage)
-    for names in (["opt"], ["image_text.language", "image_text.prefix", "image_text.prefilled"]):
-        there = [name for name in names if importlib.util.find_spec(f"blip2sweep.models.{name}")]
-        modules = [importlib.import_module(f"blip2sweep.models.{name}") for name in there]
-        own = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
-        assert {"prefill", "generate", *worker.TOKENIZED} <= {name for c in own for name in vars(c)}
+
+def test_whatever_is_timed_is_there_under_its_name() -> None:
+    """A function of another name would be timed no more, without a word."""
+    found = {
+        name.removeprefix("blip2sweep."): replaced(importlib.import_module(name), change)
+        for name, change in worker.watched(worker.Times()).items()
+    }
+    assert found == {
+        "backends.torch.batching": {"Clock.stage"}, "apply.patch": {"Patch.apply"},
+        "backends.torch.backend": {"TorchBackend.__call__"}, "results.look_process": {"LookProcess.__call__"},
+        "backends.shares": {"Joiner.rounds"}, "results.prefixes": {"write_prefix"},
+        "models.opt": {"Opt.prompt_ids", "Opt.reference_ids", "Opt.prefill", "Opt.prefix", "Prefix.prefill", "Prefilled.generate"},
+        "models.image_text.language": {"Decoder.prompt_ids", "Decoder.reference_ids", "Decoder.prefill", "Decoder.prefix"},
+        "models.image_text.prefix": {"Prefix.prefill"}, "models.image_text.prefilled": {"Prefilled.generate"},
+    }  # fmt: skip
 
 
 def test_methods_of_a_modules_own_classes_are_timed() -> None:
@@ -138,6 +153,24 @@ def test_methods_of_a_modules_own_classes_are_timed() -> None:
     assert Own().prefill() == "read"
     assert Own().prompt_ids(["a", "b"]) == [[1], [1]]
     assert (list(times.spans), times.seen["prompts"]) == (["begin"], [[1], [1]])
+
+
+@pytest.mark.thorough
+def test_cells_that_stop_are_timed_in_a_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = "--task vqa --grid card --cells 2 --images 96 --reference-cells 0 --stop known --json"
+    assert benchmark.main(words.split()) == 0
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert found["cells"] == 3
+    assert 0 < found["counted_images"] <= found["asked_images"] < 1
+    assert len(found["rounds"]) > 1  # the baseline sees all images at once, the others look on the way
+    rows = found["stages"]["rows"]
+    timed = {"start-up", "apply", "vision", "bridge", "begin", "likelihood", "greedy", "between rounds", "scoring"}
+    assert timed <= {name for name, row in rows.items() if row["cpu"] > 0}
+    assert all("floor" not in row or row["floor"] is None for row in rows.values())
 
 
 # ---- what is asked

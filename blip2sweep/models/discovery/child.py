@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from blip2sweep.errors import UserError
+from blip2sweep.machine.garbage import seldom
 from blip2sweep.models.checkpoints import reply
 from blip2sweep.models.discovery import propose
 from blip2sweep.wire.pack import JsonObject
@@ -27,4 +28,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    seldom()
     main()
