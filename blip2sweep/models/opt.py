@@ -21,6 +21,7 @@ from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
 from blip2sweep.models.room import make_room
+from blip2sweep.models.steps import own_step
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, in_common, padded
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Prefilled:
         """Token ids (batch, max_new_tokens), padded."""
         first, base = self.language.model.get_output_embeddings()(self.hidden), self.language.base
         make_room(self.cache)
-        return greedy(first, self.mask, partial(select, self.cache), self.next, generation, base.ends, base.pad)
+        step = own_step(self.language.model, self.cache) or self.next
+        return greedy(first, self.mask, partial(select, self.cache), step, generation, base.ends, base.pad)
 
     def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """The logits behind further tokens: a `Step` (decoder.py)."""
