@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 ROOM = 4  # tokens
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
+class RoomyLayer(DynamicLayer):
     """The keys and values of a block, (batch, heads, tokens, width of a head), are views of tensors with more tokens.
 
     held: these tensors, once two tokens were added. The answer to a question is often one token, which needs no room.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
-        vars(self).update(vars(layer))
+        self.__dict__.update(layer.__dict__)
         self.held: list[Tensor] = []
         self.added = 0
 

@@ -30,15 +30,16 @@ def own_step(model: Any, cache: DynamicCache) -> Step | None:
 
 def _known(model: Any) -> bool:
     """Whether it is an OPT in float32 on a CPU, as transformers made it but for linear layers, that nobody watches."""
-    decoder = getattr(getattr(model, "model", None), "decoder", None)
-    parts = (model, getattr(model, "model", None), decoder, getattr(decoder, "embed_positions", None))
+    inner: Any = getattr(model, "model", None)
+    decoder: Any = getattr(inner, "decoder", None)
+    parts = (model, inner, decoder, getattr(decoder, "embed_positions", None))
     if [(type(x).__module__, type(x).__name__) for x in parts] != [(HOME, name) for name in CLASSES]:
         return False
     weight, attention = decoder.embed_positions.weight, decoder.config._attn_implementation
     if (weight.dtype, weight.device.type, attention) != (torch.float32, "cpu", "sdpa") or model.training:
         return False
-    parts_in_order = type(decoder.layers) is nn.ModuleList and all(kind_of(block) is OPT for block in decoder.layers)
-    return parts_in_order and not any(map(watched, model.modules()))
+    blocks = all(kind_of(block) is OPT for block in decoder.layers)
+    return blocks and not any(map(watched, model.modules()))
 
 
 def _step(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
