@@ -2,7 +2,7 @@
 
 `DynamicLayer` of transformers copies all keys and values for each token. A copy for every ROOM tokens costs less, and
 the tensors that attention sees stay nearly without gaps. With room for a whole text, attention on a CPU loses by the
-gaps what the copies save (docs/decisions.md#greedy).
+gaps what the copies save (docs/decisions.md#sharing).
 """
 
 from __future__ import annotations
