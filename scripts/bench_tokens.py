@@ -1,8 +1,9 @@
 """Processor seconds of the language stage as it is, and as it was: references in one pass, a picture with every question,
-all tokens of a prompt through all of the last block.
+all tokens of a prompt through all of the last block, texts written by transformers' steps with a cache that has no room.
 
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py                 # the embedded models
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --last-block --reading    # what the last block alone saves of prompts
+    OMP_NUM_THREADS=1 python scripts/bench_tokens.py --writing --bits 3    # what steps and a cache with room save alone
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --only llava    # a random model with 576 tokens a picture
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --dtype bfloat16 --bits 3 --rounds 1    # what differs there
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -34,7 +35,9 @@ import torch
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.config.standalone import composer
-from blip2sweep.models import last_block, pieces
+from blip2sweep.models import last_block as blocks
+from blip2sweep.models import opt, pieces
+from blip2sweep.models.image_text import prefilled
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import resolve_recipe
 from blip2sweep.tasks import Generation, load_task
@@ -75,15 +78,15 @@ def loaded_model(name: str, dtype: str) -> Iterator[Loaded]:
 def measure(loaded: Loaded, case: Case, bits: int | None, args: argparse.Namespace) -> str:
     """A line of the table."""
     data = load_task(composer().config((f"task={case.task}", f"task.limit={case.samples}"))["task"])
-    most = 1 if args.reading else 10 if case.task == VQA else 32
+    alone, most = args.last_block or args.writing, 1 if args.reading else 10 if case.task == VQA else 32
     generation = Generation(ASKED[case.model] if case.task == VQA else None, 1, most)
     features = evaluate(loaded, data, generation, nll_references=0).features
-    whole, kinds, references = pieces.ROWS, last_block.KINDS, 0 if args.reading else 1
+    whole, references = pieces.ROWS, 0 if args.reading or args.writing else 1
 
     def run(new: bool) -> Evaluation:
-        same = new or args.last_block
+        same = new or alone
         pieces.ROWS = whole if same else case.samples
-        with patch.object(last_block, "KINDS", kinds if new else {}):
+        with as_it_was(last_block=not (new or args.writing), writing=not (new or args.last_block)):
             return evaluate(loaded, data, generation, features=features, anew=not same, nll_references=references)
 
     tokens = [_tokens(loaded, case, partial(run, new)) for new in (False, True)]
@@ -92,6 +95,19 @@ def measure(loaded: Loaded, case: Case, bits: int | None, args: argparse.Namespa
         f"| {case.model} | {case.task}, {case.samples} | {told} | {tokens[0]:.1f} → {tokens[1]:.1f} "
         f"| {_seconds(run, args.rounds)} | {_differ(run(False).records, run(True).records)} |"
     )
+
+
+@contextmanager
+def as_it_was(*, last_block: bool, writing: bool) -> Iterator[None]:
+    """Inside, all tokens pass the last block, and texts are written by transformers' steps and cache."""
+    with ExitStack() as changes:
+        if last_block:
+            changes.enter_context(patch.object(blocks, "_last_block", lambda model: None))
+        for module in (opt, prefilled) if writing else ():
+            changes.enter_context(patch.object(module, "make_room", lambda cache: None))
+        if writing:
+            changes.enter_context(patch.object(opt, "own_step", lambda model, cache: None))
+        yield
 
 
 def _seconds(run: Callable[[bool], object], rounds: int) -> str:
@@ -130,6 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--last-block", action="store_true", help="as it was in the last block of prompts alone")
+    parser.add_argument("--writing", action="store_true", help="as it was in writing alone; nothing is scored")
     parser.add_argument(
         "--reading", action="store_true", help="prompts are read, one token is written, nothing is scored"
     )

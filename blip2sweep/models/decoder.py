@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blip2sweep.models.pieces import ALL
+from blip2sweep.models.room import RoomyLayer
 from blip2sweep.models.text import Ids
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def select(cache: DynamicCache, rows: Tensor) -> None:
     """Keep only these rows in the cache. The keys and values of a layer are on the device of its block."""
     for layer in cache.layers:
         own = rows.to(layer.keys.device)
-        layer.keys, layer.values = layer.keys[own], layer.values[own]
+        if isinstance(layer, RoomyLayer):
+            layer.keep(own)
+            continue
+        layer.keys, layer.values = layer.keys.index_select(0, own), layer.values.index_select(0, own)
 
 
 def rows_of(cache: DynamicCache, rows: Tensor) -> DynamicCache:

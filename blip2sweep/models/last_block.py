@@ -60,7 +60,7 @@ def keys_and_values_alone(model: PreTrainedModel) -> AbstractContextManager[None
 def _instead(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterator[None]:
     """Inside, a model's last block has another forward, where it is known."""
     block = _last_block(model)
-    kind = _kind(block)
+    kind = kind_of(block)
     if kind is None:
         yield
         return
@@ -80,17 +80,17 @@ def _last_block(model: PreTrainedModel) -> Any:
     return blocks[-1]
 
 
-def _kind(block: Any) -> Kind | None:
+def kind_of(block: Any) -> Kind | None:
     """The kind of a block that is as transformers made it but for linear layers, and that nobody watches or trains."""
     kind, home = KINDS.get(type(block).__name__), type(block).__module__
-    if kind is None or not home.startswith("transformers.models.") or any(map(_watched, block.modules())):
+    if kind is None or not home.startswith("transformers.models.") or any(map(watched, block.modules())):
         return None
     own = {type(block.get_submodule(name)).__module__ for name in kind.own}
     known = own <= {home, nn.LayerNorm.__module__} and torch.is_inference_mode_enabled() and not block.training
     return kind if known else None
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
     """Whether it has hooks, or another forward than its class: a dropped block, or one that a device_map placed."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 

@@ -20,6 +20,8 @@ from blip2sweep.models.last_block import keys_and_values_alone, last_tokens_alon
 from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
+from blip2sweep.models.room import make_room
+from blip2sweep.models.steps import own_step
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, in_common, padded
 
 if TYPE_CHECKING:
@@ -181,7 +183,9 @@ class Prefilled:
     def greedy(self, generation: Generation) -> list[Ids]:
         """Token ids (batch, max_new_tokens), padded."""
         first, base = self.language.model.get_output_embeddings()(self.hidden), self.language.base
-        return greedy(first, self.mask, partial(select, self.cache), self.next, generation, base.ends, base.pad)
+        make_room(self.cache)
+        step = own_step(self.language.model, self.cache) or self.next
+        return greedy(first, self.mask, partial(select, self.cache), step, generation, base.ends, base.pad)
 
     def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """The logits behind further tokens: a `Step` (decoder.py)."""

@@ -14,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig
 from blip2sweep.models.decoder import greedy, select, unchanged
 from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
+from blip2sweep.models.room import make_room
 from blip2sweep.models.text import Ids, Likelihood, Text, beams, padded
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Prefilled:
             return self._later(tokens, mask, rows)[:, -1]
 
         language = self.language
+        make_room(self.cache)
         keep = partial(select, self.cache)
         return greedy(self.first, self.mask, keep, step, generation, language.base.ends, language.base.pad)
 
