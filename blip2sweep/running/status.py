@@ -15,8 +15,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.recipe.semantics import semantics
+from blip2sweep.results.journal_files import PARTIAL
 from blip2sweep.results.latency import not_timed, untimed
-from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.stopped import told
 from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
