@@ -122,6 +122,19 @@ class RoleColumns:
         empty = tuple([columns[w] is None for w in widths])
         return self._layouts(names, empty, tuple(_NAMED.findall(str(columns.get("recipe")))))
 
+    def layouts(
+        self, names: tuple[str, ...], widths: Sequence[Sequence[object]], recipes: Iterable[object]
+    ) -> list[Layout]:
+        """The layouts of rows with the same names. widths: the values of each column of `width_columns`; recipes: the
+        column `recipe`."""
+        known: dict[object, Layout] = {}
+        found = []
+        for recipe, *own in zip(recipes, *widths, strict=True):
+            told = tuple([w is None for w in own]), tuple(_NAMED.findall(str(recipe)))
+            layout = known.get(told)
+            found.append(layout or known.setdefault(told, self._layouts(names, *told)))
+        return found
+
     def joined(self, columns: Mapping[str, object], layout: Layout) -> dict[str, object]:
         """The columns of a row in this layout."""
         found = self._roles(columns, layout.parts) if layout.parts else {n: columns[n] for n in layout.given}

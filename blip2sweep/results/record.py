@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from blip2sweep.results.line_shapes import Shape
 from blip2sweep.results.packed import Column, packed
 
+T = TypeVar("T")
 MOST = 1024  # lines of a table; it is packed when it has so many
 
 
@@ -136,6 +137,20 @@ class Record(Mapping[str, object]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+class OfTable(Generic[T]):
+    """Gives what is found for all lines of a packed table at once. find: gives it by place."""
+
+    def __init__(self, find: Callable[[Table], Sequence[T]]) -> None:
+        self._find = find
+        self._known: dict[int, tuple[Table, Sequence[T]]] = {}  # {id of a table: (it, what is found)}
+
+    def __call__(self, record: Record) -> T:
+        known = self._known.get(id(record.table))
+        if known is None:
+            known = self._known[id(record.table)] = record.table, self._find(record.table)
+        return known[1][record.place]
 
 
 class Tables:

@@ -10,8 +10,8 @@ from typing import cast
 
 from blip2sweep.recipe.part_bits import Layout, RoleColumns, width_columns
 from blip2sweep.results import drop_columns
-from blip2sweep.results.packed import Column, Same
-from blip2sweep.results.record import Record, Table, Tables
+from blip2sweep.results.packed import Column, Same, unpacked
+from blip2sweep.results.record import OfTable, Record, Table, Tables
 from blip2sweep.wire.lines import FailureLine, MeasuredLine, ResultLine
 
 TORCH = "torch"  # the back end of results that name none
@@ -29,7 +29,7 @@ class Pieces:
 
     def __init__(self, with_roles: RoleColumns) -> None:
         self._with_roles, self._made = with_roles, Tables()
-        self._names: dict[int, tuple[Table, tuple[str, ...], list[str]]] = {}  # {id of a table: (it, names, widths)}
+        self._layouts = OfTable(self._layouts_of)
         self._views: dict[tuple[int, object], tuple[Table, Table | None]] = {}  # {(id of a table, view): (it, as seen)}
 
     def of(self, values: Mapping[str, object]) -> Record:
@@ -43,16 +43,22 @@ class Pieces:
     def identity(self, line: ResultLine | FailureLine) -> list[Record]:
         """The identity columns with those of roles. Lines name the back end only when it is not torch. The back end of
         imported rows is unknown."""
-        own = self.of(cast("Fields", line["columns"]))
-        known = self._names.get(id(own.table))
-        if known is None:
-            known = self._names[id(own.table)] = own.table, tuple(own), width_columns(own)
-        layout = self._with_roles.layout(own, *known[1:])
+        columns = cast("Fields", line["columns"])
+        named = "imported" in line or BACKEND in columns
+        if not isinstance(columns, Record):
+            names = tuple(columns)
+            own, layout = self.of(columns), self._with_roles.layout(columns, names, width_columns(names))
+        else:
+            own, layout = columns, self._layouts(columns)
         if layout.parts:
-            columns = self._with_roles.joined(own, layout)
-            return [self.of(columns if "imported" in line or BACKEND in own else {**columns, BACKEND: TORCH})]
-        named = "imported" in line or BACKEND in own
+            joined = self._with_roles.joined(own, layout)
+            return [self.of(joined if named else {**joined, BACKEND: TORCH})]
         return [cast("Record", self._seen(own, (layout, named), lambda table: _identity(table, layout, named)))]
+
+    def _layouts_of(self, table: Table) -> list[Layout]:
+        names = tuple(table.columns)
+        widths = [unpacked(table.columns[w]) for w in width_columns(names)]
+        return self._with_roles.layouts(names, widths, unpacked(table.columns.get("recipe", Same(None, len(table)))))
 
     def measured(self, line: MeasuredLine) -> Record:
         """The columns that a measurement fills."""

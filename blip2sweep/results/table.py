@@ -17,6 +17,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.old_sizes import OldSizes
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
+from blip2sweep.recipe.setting import alike
 from blip2sweep.results import latency
 from blip2sweep.results.by_column import Row, by_column
 from blip2sweep.results.ledger import Attempts, Ledger
@@ -129,7 +130,9 @@ def is_stale(result: ResultLine) -> bool:
     stale."""
     columns = result["columns"]
     stored = str(columns.get("stored") or columns.get("dtype", ""))
-    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"], stored))
+    return "imported" not in result and bool(
+        columns["semantics"] != _recipe_semantics(alike(columns["recipe_json"]), stored)
+    )
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
@@ -154,7 +157,7 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 @functools.cache
 def _recipe_semantics(recipe_json: str, stored: str) -> int:
     """Today's semantics number of a recipe's methods and steps. stored: the column."""
-    return semantics_of(orjson.loads(recipe_json), stored)
+    return semantics_of(orjson.loads(recipe_json), stored)  # of a recipe as `alike` gives it
 
 
 def _published(result: ResultLine, ledger: Ledger) -> Columns:
