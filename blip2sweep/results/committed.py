@@ -21,8 +21,9 @@ MOST_WHOLE = 20_000  # above this number a brief ledger checks that files exist,
 def predictions_name(result: ResultLine) -> str:
     """The name of a result's predictions and statistics. An imported result may have none; asking for its name is an
     error of the caller."""
-    assert result["predictions"] is not None
-    return f"{result['key']}-{result['predictions'][:12]}"
+    predictions = result["predictions"]
+    assert predictions is not None
+    return f"{result['key']}-{predictions[:12]}"
 
 
 def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:

@@ -139,6 +139,26 @@ class Record(Mapping[str, object]):
         return repr(dict(self))
 
 
+class Adding:
+    """A table of these columns to which lines are added value by value."""
+
+    def __init__(self, *names: str) -> None:
+        self._lists: list[list[Any]] = [[] for _ in names]
+        self._table = Table(dict(zip(names, self._lists, strict=True)), 0)
+
+    def __call__(self, *values: object) -> Record:
+        table = self._table
+        for own, value in zip(self._lists, values, strict=True):
+            own.append(value)
+        table.length += 1
+        return Record(table, table.length - 1)
+
+    def pack(self) -> None:
+        """Pack the columns. Call it when all lines are there."""
+        if len(self._table):
+            self._table.columns.update({n: packed(v) for n, v in zip([*self._table.columns], self._lists, strict=True)})
+
+
 class OfTable(Generic[T]):
     """Gives what is found for all lines of a packed table at once. find: gives it by place."""
 

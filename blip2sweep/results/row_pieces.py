@@ -11,7 +11,7 @@ from typing import cast
 from blip2sweep.recipe.part_bits import Layout, RoleColumns, width_columns
 from blip2sweep.results import drop_columns
 from blip2sweep.results.packed import Column, Same, unpacked
-from blip2sweep.results.record import OfTable, Record, Table, Tables
+from blip2sweep.results.record import Adding, OfTable, Record, Table, Tables
 from blip2sweep.wire.lines import FailureLine, MeasuredLine, ResultLine
 
 TORCH = "torch"  # the back end of results that name none
@@ -25,11 +25,12 @@ View = Callable[[Table], Columns | None]
 
 
 class Pieces:
-    """Makes the pieces of rows from lines."""
+    """Makes the pieces of rows from lines. head, told: make those of these columns from their values."""
 
     def __init__(self, with_roles: RoleColumns) -> None:
         self._with_roles, self._made = with_roles, Tables()
         self._layouts = OfTable(self._layouts_of)
+        self.head, self.told = Adding("key", "status"), Adding("attempts", "stale")
         self._views: dict[tuple[int, object], tuple[Table, Table | None]] = {}  # {(id of a table, view): (it, as seen)}
 
     def of(self, values: Mapping[str, object]) -> Record:
@@ -38,7 +39,8 @@ class Pieces:
 
     def pack(self) -> None:
         """Pack the pieces that were made. Call it when all are."""
-        self._made.pack()
+        for made in (self._made, self.head, self.told):
+            made.pack()
 
     def identity(self, line: ResultLine | FailureLine) -> list[Record]:
         """The identity columns with those of roles. Lines name the back end only when it is not torch. The back end of
@@ -53,7 +55,7 @@ class Pieces:
         if layout.parts:
             joined = self._with_roles.joined(own, layout)
             return [self.of(joined if named else {**joined, BACKEND: TORCH})]
-        return [cast("Record", self._seen(own, (layout, named), lambda table: _identity(table, layout, named)))]
+        return [cast("Record", self._seen(own, (id(layout), named), lambda table: _identity(table, layout, named)))]
 
     def _layouts_of(self, table: Table) -> list[Layout]:
         names = tuple(table.columns)

@@ -17,24 +17,34 @@ class Sources:
     def __init__(self, ledger: Ledger, variants: Mapping[str, Sequence[str]]) -> None:
         self._ledger, self._variants = ledger, variants
         self._known: dict[str, str] = {}
+        self._tails: dict[str, str] = {}  # {key of a baseline: what it adds to the name of a result's predictions}
 
     def __call__(self, result: ResultLine) -> str:
         """The source of a result that counts. Empty for a result without predictions."""
-        found = self._known.get(result["key"])
+        key = result["key"]
+        found = self._known.get(key)
         if found is None:
-            found = self._known[result["key"]] = self._found(result)
+            found = self._known[key] = self._found(result)
         return found
 
     def forget(self) -> None:
         """Find all of them again: another result counts now."""
-        self._known = {}
+        self._known, self._tails = {}, {}
 
     def _found(self, result: ResultLine) -> str:
         if not result["predictions"]:  # imported scores may come without outputs
             return ""
-        name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
+        name, second_runs, columns = predictions_name(result), drops.recorded_second_runs(result), result["columns"]
+        if not (second_runs or self._variants or columns.get("control")):  # the usual case
+            return name + self._tail(columns["baseline"])
         own = baseline_of(result, self._ledger), control_of(result, self._ledger)
         return drops.source(name, second_runs, own[0], lambda n: self._variants.get(n, ()), own[1])
+
+    def _tail(self, baseline: str) -> str:
+        if baseline not in self._tails:
+            attempts = self._ledger.attempts.get(baseline)
+            self._tails[baseline] = drops.source("", {}, attempts.result if attempts else None, lambda _: ())
+        return self._tails[baseline]
 
 
 def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -21,8 +21,9 @@ from blip2sweep.recipe.setting import alike
 from blip2sweep.results import latency
 from blip2sweep.results.by_column import Row, by_column
 from blip2sweep.results.ledger import Attempts, Ledger
+from blip2sweep.results.packed import unpacked
 from blip2sweep.results.planned import planned_models
-from blip2sweep.results.record import Record
+from blip2sweep.results.record import OfTable, Record, Table
 from blip2sweep.results.row_pieces import WHOLE, Pieces
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.sources import Sources, baseline_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, object]  # {column: value}
+STALE = {"semantics": None, "recipe_json": None, "stored": None, "dtype": None}.keys()  # what `is_stale` looks at
 
 
 def build_table(
@@ -66,7 +68,8 @@ def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
     """The rows, as pieces."""
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     pieces, sized = Pieces(RoleColumns(anatomy_of)), OldSizes(anatomy_of)
-    made = (_row(key, attempts, ledger, sources, pieces) for key, attempts in _ordered(ledger))
+    stale = OfTable(_stale)
+    made = (_row(key, attempts, ledger, sources, pieces, stale) for key, attempts in _ordered(ledger))
     rows = [row for row in made if row]
     for row in rows:
         if not any(piece.get("stored") for piece in row):
@@ -82,13 +85,15 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces) -> list[Record] | None:
+def _row(
+    key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces, stale: OfTable[bool]
+) -> list[Record] | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
     result = attempts.result
     if result is None:
         return _failed_row(key, attempts, pieces)
-    told: Columns = {"attempts": attempts.started, "stale": is_stale(result)}
-    row = [pieces.of({"key": key, "status": "done"}), *pieces.identity(result), pieces.of(told)]
+    told = pieces.told(attempts.started, stale(result) if isinstance(result, Record) else is_stale(result))
+    row = [pieces.head(key, "done"), *pieces.identity(result), told]
     if "published" in result:
         row.append(pieces.of(_published(result, ledger)))
     if measured := _measured(attempts, result, sources):
@@ -133,6 +138,16 @@ def is_stale(result: ResultLine) -> bool:
     return "imported" not in result and bool(
         columns["semantics"] != _recipe_semantics(alike(columns["recipe_json"]), stored)
     )
+
+
+def _stale(table: Table) -> list[bool]:
+    """`is_stale` of all results of a table."""
+    own = table.columns["columns"]
+    if "imported" in table.columns or not isinstance(own, Table) or not own.columns.keys() >= STALE:
+        return [is_stale(cast("ResultLine", table[i])) for i in range(len(table))]
+    semantics, recipes, *dtypes = (unpacked(own.columns[name]) for name in STALE)
+    stored = (str(a or b) for a, b in zip(*dtypes, strict=True))
+    return [s != _recipe_semantics(alike(r), d) for s, r, d in zip(semantics, recipes, stored, strict=True)]
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
@@ -182,4 +197,4 @@ def _failed_row(key: str, attempts: Attempts, pieces: Pieces) -> list[Record] | 
         return None
     reason = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
     told = pieces.of({"attempts": attempts.started, "stale": False, **reason})
-    return [pieces.of({"key": key, "status": "failed"}), *pieces.identity(failure), told]
+    return [pieces.head(key, "failed"), *pieces.identity(failure), told]
