@@ -32,8 +32,8 @@ def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:
     The first file is the result's own predictions. The others are its second runs: without them the cell loses its
     noise floor and nothing else.
     """
-    name, files = predictions_name(result), result.get("files") or {}
-    noted = orjson.loads(files) if isinstance(files, bytes) else files
+    name, files = predictions_name(result), result.get("files")
+    noted = orjson.loads(files) if isinstance(files, bytes) else {} if files is None else files
     second = [(f"{name}-{k}.json", noted[k]) for k in noted if k.startswith("noise")]
     return [(f"{name}.json", noted.get("predictions")), *second]
 

@@ -121,4 +121,6 @@ def _are_plain_lists(values: list[list[object]], text: bytes) -> bool:
     """Whether all values are lists of scalars. text: their JSON, one a line."""
     if not text.startswith(b"[") or text.count(b"\n[") != len(values) - 1 or set(map(type, values)) != {list}:
         return False
+    if b'"' not in text:  # numbers and words alone
+        return text.count(b"[") == len(values) and b"{" not in text
     return {dict, list}.isdisjoint(map(type, chain.from_iterable(values)))
