@@ -132,9 +132,11 @@ class Ledger:
         journal.number, journal.sealed = journal.number + len(lines), True
         for line in batch:
             if isinstance(line, Kept):
-                attempts = self._attempts_of(line.key)
-                attempts.add_known(line.event, line.name, line.record)
-                self._note(line.key, line.event, attempts, line.record)
+                event, key, name, record = line
+                attempts = self._attempts_of(key)
+                attempts.add_known(event, name, record)
+                if event == "result" or self._rivals:
+                    self._note(key, event, attempts, record)
             else:
                 self._keep(line)
         return True

@@ -97,10 +97,9 @@ def _cut(lines: Sequence[bytes], number: int) -> list[Pieces] | None:
     """The pieces of sealed lines with running numbers, without their checksums. None where a line is anything else."""
     found = []
     for i, line in enumerate(lines, number):
-        body = line[:-SEALED]
-        if line[-SEALED:] != b'"crc":"%08x"}' % zlib.crc32(body) or not body.endswith(b',"n":%d,' % i):
+        if not line.endswith(b',"n":%d,"crc":"%08x"}' % (i, zlib.crc32(line[:-SEALED]))):
             return None
-        found.append(body[:-1].split(CUT))
+        found.append(line[: -SEALED - 1].split(CUT))
     return found
 
 

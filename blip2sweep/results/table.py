@@ -24,7 +24,7 @@ from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.packed import unpacked
 from blip2sweep.results.planned import planned_models
 from blip2sweep.results.record import OfTable, Record, Table
-from blip2sweep.results.row_pieces import WHOLE, Pieces
+from blip2sweep.results.row_pieces import WHOLE, Pieces, Usual
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.sources import Sources, baseline_of
 from blip2sweep.results.sweeps import Sweep, list_sweeps
@@ -72,7 +72,7 @@ def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
     made = (_row(key, attempts, ledger, sources, pieces, stale) for key, attempts in _ordered(ledger))
     rows = [row for row in made if row]
     for row in rows:
-        if not any(piece.get("stored") for piece in row):
+        if not row[1].get("stored") and not any(piece.get("stored") for piece in row):
             row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
     pieces.pack()
     return rows
@@ -92,6 +92,8 @@ def _row(
     result = attempts.result
     if result is None:
         return _failed_row(key, attempts, pieces)
+    if usual := pieces.usual(result):
+        return _usual_row(key, attempts, ledger, sources, pieces, stale, usual)
     told = pieces.told(attempts.started, stale(result) if isinstance(result, Record) else is_stale(result))
     row = [pieces.head(key, "done"), *pieces.identity(result), told]
     if "published" in result:
@@ -102,6 +104,24 @@ def _row(
     if beside := _beside(result, ledger, sources):
         row.append(pieces.beside(beside))
     row.append(pieces.run(result))
+    return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
+
+
+def _usual_row(
+    key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces, stale: OfTable[bool], usual: Usual
+) -> list[Record]:
+    """The row of a cell with all images that was not imported, from what is known of its table."""
+    result = cast("Record", attempts.result)
+    place = result.place
+    started = max(len(attempts.starts), 1 + usual.others[place])
+    row = [pieces.head(key, "done"), usual.identity[place], pieces.told(started, stale(result))]
+    if measured := attempts.measured.get(sources(cast("ResultLine", result))):
+        row.append(pieces.measured(measured))
+    row.append(WHOLE)
+    twin = ledger.attempts.get(str(usual.beside[place] or ""))
+    if twin and twin.result and (beside := _measured(twin, twin.result, sources)):
+        row.append(pieces.beside(beside))
+    row.append(Record(usual.run, place))
     return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
 
 
