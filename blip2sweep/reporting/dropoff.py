@@ -97,16 +97,21 @@ def same(values: pd.Series, value: str | None) -> pd.Series:
 
 def _drawable(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of one width, with `metric`, the main metric of their task, and `line`, the name of their curve."""
-    rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
-    rows["metric"] = rows["task"].map({task: main_metric(own) for task, own in rows.groupby("task")})
+    rows = _those(table, (table["part"] != "none") & (table["status"] == "done"))
+    tasks = rows["task"].dropna().unique()
+    metrics = rows["task"].map({task: main_metric(_those(rows, rows["task"] == task)) for task in tasks})
     known = pd.Series(False, index=rows.index)
-    for metric in (m for m in rows["metric"].dropna().unique() if f"drop_{m}" in rows):
-        known |= (rows["metric"] == metric) & rows[f"drop_{metric}"].notna()
-    rows = rows[known].copy()
-    width = cache(_width)
-    rows["bits"] = np.array([width(text) for text in rows["recipe_json"].tolist()], float)
-    rows["line"] = _curve_names(rows)
-    return rows.dropna(subset=["bits"])
+    for metric in (m for m in metrics.dropna().unique() if f"drop_{m}" in rows):
+        known |= (metrics == metric) & rows[f"drop_{metric}"].notna()
+    rows, width = _those(rows.assign(metric=metrics), known), cache(_width)
+    rows = rows.assign(bits=np.array([width(text) for text in rows["recipe_json"].tolist()], float))
+    rows = rows.assign(line=_curve_names(rows))
+    return _those(rows, rows["bits"].notna())
+
+
+def _those(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows: the frame itself where it is all of them, since to copy 100,000 takes its time."""
+    return rows if chosen.all() else rows[chosen]
 
 
 def _width(recipe_json: str) -> float:

@@ -6,12 +6,15 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import orjson
 
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import as_noted
 from blip2sweep.results.attempts import Attempts, attempt_id
+from blip2sweep.results.packed import unpacked
+from blip2sweep.results.record import OfTable, Record, Table
 from blip2sweep.wire.lines import Note, ResultLine
 
 MOST_STATS = 200  # up to so many files are looked up one by one; for more the folder is listed once
@@ -38,14 +41,27 @@ def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:
     return [(f"{name}.json", noted.get("predictions")), *second]
 
 
+def _files(table: Table) -> list[list[tuple[str, Note | None]]]:
+    """`files_of` all results of a table."""
+    files = table.columns.get("files")
+    if not isinstance(files, Table) or [*files.columns] != ["predictions"]:
+        return [
+            files_of(cast("ResultLine", line)) if line["predictions"] else []
+            for line in map(table.__getitem__, range(len(table)))
+        ]
+    columns = (table.columns["key"], table.columns["predictions"], files.columns["predictions"])
+    told = zip(*map(unpacked, columns), strict=True)
+    return [[(f"{key}-{hashed[:12]}.json", note)] if hashed else [] for key, hashed, note in told]
+
+
 def discard_lost(output_dir: Path, unchecked: Sequence[tuple[Attempts, ResultLine]], brief: bool) -> None:
     """Stop counting results whose predictions are gone or cut: whoever asks for such a cell computes it again. A remark
     names them, and lost second runs too. brief: of the ledger that the results are from."""
     folder = output_dir / "predictions"
     check = FileCheck(folder, len(unchecked), brief)
-    lost, second_runs = list[str](), list[str]()
+    lost, second_runs, own = list[str](), list[str](), OfTable(_files)
     for attempts, result in unchecked:
-        (name, note), *others = files_of(result)
+        (name, note), *others = own(result) if isinstance(result, Record) else files_of(result)
         if not check.intact(name, note):
             attempts.mark_missing(attempt_id(result))
             lost.append(f"{folder}/{name}")

@@ -89,6 +89,8 @@ def unpacked(column: Column) -> list[Any]:
     """The values of a column."""
     if isinstance(column, Same):
         return [column.value] * len(column)
+    if isinstance(column, Lists) and column.columns:
+        return [[*values] for values in zip(*map(unpacked, column.columns), strict=True)]
     return [*column] if isinstance(column, list | array) else [column[i] for i in range(len(column))]
 
 
