@@ -52,7 +52,7 @@ def build_table(
     from blip2sweep.results.schema import known
 
     _recipe_semantics.cache_clear()
-    columns = by_column(_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
+    columns = by_column(*_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
     # Column by column, so that the values of one are gone before the next is made.
     table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
     if table.empty:
@@ -64,25 +64,30 @@ def build_table(
     return known(with_derived(table, list_sweeps(ledger.output_dir) if sweeps is None else sweeps))
 
 
-def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
-    """The rows, as pieces."""
+def _rows(ledger: Ledger, sources: Sources) -> tuple[list[Row], list[int]]:
+    """The rows, as pieces, and their places in the table: in the order of the results' times, or of the last starts.
+
+    They are made in the order in which their lines were read, which lie beside each other in memory then.
+    """
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     pieces, sized = Pieces(RoleColumns(anatomy_of)), OldSizes(anatomy_of)
     stale = OfTable(_stale)
-    made = (_row(key, attempts, ledger, sources, pieces, stale) for key, attempts in _ordered(ledger))
-    rows = [row for row in made if row]
-    for row in rows:
-        if not row[1].get("stored") and not any(piece.get("stored") for piece in row):
-            row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
+    made = ((_row(key, own, ledger, sources, pieces, stale), own) for key, own in ledger.attempts.items())
+    rows, times = [], []
+    for row, attempts in made:
+        if row is not None:
+            rows.append(row)
+            times.append(_time(attempts))
+            if not row[1].get("stored") and not any(piece.get("stored") for piece in row):
+                row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
     pieces.pack()
-    return rows
+    return rows, sorted(range(len(rows)), key=times.__getitem__)
 
 
-def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
-    """(key, attempts), in the order of the results' times, or of the last starts."""
-    return sorted(
-        ledger.attempts.items(), key=lambda item: (item[1].result or item[1].last_start or {"time": 0})["time"]
-    )
+def _time(attempts: Attempts) -> float:
+    """When a cell ended, or was last started."""
+    line = attempts.last_start if attempts.result is None else attempts.result
+    return 0 if line is None else line["time"]
 
 
 def _row(

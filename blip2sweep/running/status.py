@@ -39,6 +39,7 @@ class Status:
     failures: dict[str, FailureLine]
     queue: QueueState
     stopped: str = ""
+    at_once: bool = False  # of a sweep that was followed: whether all was done and scored before it began
 
     def keys(self, *states: str) -> list[str]:
         """The keys of cells in one of these states."""
