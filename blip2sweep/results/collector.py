@@ -62,9 +62,10 @@ class Collector:
     def __call__(self, result: ResultLine) -> None:
         """Measure one result that has predictions, and write its samples, where needed. The ledger then holds the
         measurement."""
-        name, source = predictions_name(result), self.sources(result)
-        if self._is_there(name, result["key"], source):
+        source = self.sources(result)
+        if self._is_there(result["key"], source):
             return
+        name = predictions_name(result)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
@@ -87,13 +88,13 @@ class Collector:
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
 
-    def _is_there(self, name: str, key: str, source: str) -> bool:
+    def _is_there(self, key: str, source: str) -> bool:
         """Whether there is nothing to do for a result, in the usual case: nothing was scored again, and what was measured
         depends on nothing that is installed. Its samples are then noted."""
         line: object = self.ledger.attempts[key].measured.get(source)
         if self.rescored or not isinstance(line, Record) or not self._is_sure(line):
             return False
-        entry = self.entries[key] = entry_name(name, str(line["scored"]))
+        entry = self.entries[key] = entry_name(source.partition(" ")[0], str(line["scored"]))
         return entry in self._contents
 
     def _scored_otherwise(self, result: ResultLine, line: MeasuredLine) -> bool:

@@ -233,4 +233,4 @@ class Ledger:
 
     def results(self) -> list[ResultLine]:
         """The result that counts, of every key that has one."""
-        return [a.result for a in self.attempts.values() if a.result]
+        return [a.result for a in self.attempts.values() if a.result is not None]

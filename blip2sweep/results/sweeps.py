@@ -120,7 +120,8 @@ class Sweep:
     def done(self, ledger: Ledger, key: str) -> bool:
         """Whether the ledger has a result that counts for this sweep, of as many images as it asks for."""
         attempts = ledger.attempts.get(key)
-        if attempts and attempts.result and not attempts.result.get("stopped") and key not in self.rerun:
+        result = None if attempts is None else attempts.result
+        if result is not None and key not in self.rerun and not result.get("stopped"):
             return True  # the usual case: of all images
         return ledger.done(key, self.rerun.get(key, ()), asked(self.settings, key))
 

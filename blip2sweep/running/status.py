@@ -84,7 +84,7 @@ def sweep_status(
         if failed and states[key] != "done":
             failures[key] = failed[-1]
     results = (ledger.attempts[k].result for k, state in states.items() if state == "done")
-    return Status(states, failures, queue, told(r for r in results if r))
+    return Status(states, failures, queue, told(r for r in results if r is not None))
 
 
 def _state(
