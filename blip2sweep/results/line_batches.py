@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from blip2sweep.files import SEALED
@@ -19,6 +19,8 @@ WASTED = (
     4096  # lines that were cut in vain, more than those that were not, after which a ledger's lines are no more cut
 )
 Pieces = list[bytes]
+# Lines that may have one shape: (number of pieces, the first), numbers of further pieces, their names.
+Kind = tuple[tuple[int, bytes], tuple[int, ...], tuple[bytes, ...]]
 
 
 class Kept(NamedTuple):
@@ -35,8 +37,9 @@ class Batches:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._shapes: dict[tuple[object, ...], Shape | None] = {}
-        self._mixed = set[tuple[int, bytes]]()  # numbers of pieces and beginnings that several shapes have
+        self._shapes: dict[Kind, Shape | None] = {}
+        # {(number of pieces, the first) that several shapes have: the pieces whose names tell them apart}
+        self._mixed: dict[tuple[int, bytes], set[int]] = {}
         self._wasted = 0
 
     def read(self, lines: Sequence[bytes], number: int) -> list[Kept | Line] | None:
@@ -61,11 +64,12 @@ class Batches:
 
     def _together(self, lines: Sequence[Pieces]) -> Iterable[tuple[list[int], Shape, list[list[object]]]]:
         """(places of lines, their shape, its values), of lines that can be parsed together."""
-        groups: dict[tuple[object, ...], list[int]] = {}
+        alike: dict[tuple[int, bytes], list[int]] = {}
         for i, pieces in enumerate(lines):
-            groups.setdefault((len(pieces), pieces[0]), []).append(i)
-        for key in [key for key in groups if key in self._mixed]:
-            groups |= _by_names(groups.pop(key), lines)
+            alike.setdefault((len(pieces), pieces[0]), []).append(i)
+        groups: dict[Kind, list[int]] = {}
+        for kind, places in alike.items():
+            groups |= _by_names(kind, self._mixed.get(kind, set()), places, lines)
         while groups:
             key, places = groups.popitem()
             if len(places) < FEW:
@@ -77,9 +81,10 @@ class Batches:
             values = shape.values(own) if shape else None
             if shape and values is not None:
                 yield places, shape, values
-            elif len(key) == 2:
-                self._mixed.add(cast("tuple[int, bytes]", key))
-                groups |= _by_names(places, lines)
+            elif differing := _differing(own):
+                known = self._mixed.setdefault(key[0], set())
+                known |= differing
+                groups |= _by_names(key[0], known, places, lines)
 
     def _kept(self, shape: Shape, values: Sequence[list[object]]) -> Iterable[Kept]:
         of = dict(zip((leaf.names for leaf in shape.leaves), values, strict=True))
@@ -103,9 +108,21 @@ def _cut(lines: Sequence[bytes], number: int) -> list[Pieces] | None:
     return found
 
 
-def _by_names(places: Iterable[int], lines: Sequence[Pieces]) -> dict[tuple[object, ...], list[int]]:
-    """Places of lines by all of their names."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i in places:
-        groups.setdefault(("names", *[p[: p.find(b'"')] for p in lines[i][1:]], lines[i][0]), []).append(i)
-    return groups
+def _by_names(
+    kind: tuple[int, bytes], numbers: Collection[int], places: Sequence[int], lines: Sequence[Pieces]
+) -> dict[Kind, list[int]]:
+    """Places of lines of one kind, by the names in their pieces of these numbers."""
+    chosen, groups = tuple(sorted(numbers)), dict[Kind, list[int]]()
+    for i in places if chosen else ():
+        names = tuple([_name(lines[i][number]) for number in chosen])
+        groups.setdefault((kind, chosen, names), []).append(i)
+    return groups or {(kind, (), ()): [*places]}
+
+
+def _differing(lines: Sequence[Pieces]) -> set[int]:
+    """The numbers of the pieces whose names differ between lines."""
+    return {i for i, pieces in enumerate(zip(*lines, strict=True)) if len(set(map(_name, pieces))) > 1}
+
+
+def _name(piece: bytes) -> bytes:
+    return piece[: piece.find(b'"')]

@@ -147,16 +147,8 @@ def print_status(output_dir: Path, name: str | None) -> None:
     late = untimed(ledger, sweep)
     untimed_line = [not_timed(sweep, late)] if late and not status.queue.packs else []
     unscored_line = [not_scored(output_dir, sweep, missing)] if missing and not status.queue.packs else []
-    for line in [
-        *pace(sweep, ledger, status),
-        *by_kind(status),
-        *warnings(ledger, sweep),
-        *unscored_line,
-        *untimed_line,
-        *advice(sweep, status),
-        *forgotten(ledger, status),
-        *earlier(ledger),
-    ]:
+    lines = [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *unscored_line, *untimed_line]
+    for line in [*lines, *advice(sweep, status), *forgotten(ledger, status), *earlier(ledger)]:
         say(f"  {line}")
 
 
