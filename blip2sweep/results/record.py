@@ -211,6 +211,8 @@ class Tables:
 
     def pack(self) -> None:
         """Pack all tables. Later lines begin new ones."""
-        for table in (*self._open.values(), *self._growing.values()):
+        for table in self._open.values():
             table.pack()
+        for growing in self._growing.values():
+            growing.pack()
         self._open, self._growing = {}, {}

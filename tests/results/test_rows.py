@@ -108,7 +108,7 @@ def test_rows_by_column_are_those_made_one_by_one(folder: Path, most: int, monke
     monkeypatch.setattr(record, "MOST", most)
     ledger = Ledger(folder, measured=True).refresh()
     expected = pd.DataFrame(DictRows(ledger).all())
-    columns = by_column(table._rows(ledger, Sources(ledger, {})))
+    columns = by_column(*table._rows(ledger, Sources(ledger, {})))
     found = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert [[type(v) for v in found[c]] for c in found] == [[type(v) for v in expected[c]] for c in expected]
