@@ -56,9 +56,10 @@ def _usual(table: Table) -> Sequence[tuple[str, str] | None]:
     """(name of the predictions, key of the baseline) of the results of a table; None of one that has no predictions, a
     control or second runs."""
     nothing, own = Same(None, len(table)), table.columns["columns"]
-    files = table.columns.get("files", nothing)
-    known = isinstance(own, Table) and "baseline" in own.columns
-    if not known or (files is not nothing and (not isinstance(files, Table) or drops.has_second_runs(files.columns))):
+    files = table.columns.get("files", Table({}, len(table)))
+    if not isinstance(own, Table) or "baseline" not in own.columns or not isinstance(files, Table):
+        return [None] * len(table)
+    if drops.has_second_runs(files.columns):
         return [None] * len(table)
     columns = (
         table.columns["key"],
