@@ -57,7 +57,7 @@ def entries(recipe_json: str) -> list[Entry]:
 
 def part_names(cells: pd.DataFrame) -> list[str]:
     """The model's parts in the order of computation, as the table's columns name them."""
-    return [c.removeprefix("bits_") for c in part_columns(cells, cells["recipe"])]
+    return [c.removeprefix("bits_") for c in part_columns(cells, cells["recipe"].tolist())]
 
 
 def calibrates(entry: Entry) -> bool:

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
 
 
-def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed: bool = True) -> pd.DataFrame:
+def finish(
+    output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed: bool = True, is_scored: bool = False
+) -> pd.DataFrame:
     """Write the tables, print that of the sweep, and send it where it is tracked. Returns the sweep's table.
 
-    ledger: as `collect` takes it. printed: whether the table is printed.
+    ledger: as `collect` takes it. printed: whether the table is printed. is_scored: whether every cell was found to be.
     """
     from blip2sweep.reporting.dropoff import draw_dropoff
     from blip2sweep.reporting.terminal import print_sweep
@@ -37,7 +39,7 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed
     from blip2sweep.results.table import older_rows
 
     with no_garbage():
-        score_missing(output_dir, sweep)
+        score_missing(output_dir, sweep, is_scored)
         table = collect(output_dir, sweep, ledger=ledger)
         current = table[~table["stale"]] if len(table) and table["stale"].any() else table
         picture = draw_dropoff(current, sweep.folder(output_dir) / "dropoff.png") if len(current) else None
@@ -53,8 +55,9 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed
     return table
 
 
-def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
-    """Raise SweepFailed, with a summary by kind of failure, where a cell has no result. ledger: as `follow` left it."""
+def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, is_scored: bool = False) -> None:
+    """Raise SweepFailed, with a summary by kind of failure, where a cell has no result. ledger: as `follow` left it.
+    is_scored: as `finish` takes it."""
     status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state not in ("done", WAITING)]
     if waiting := status.keys(WAITING):
@@ -62,7 +65,7 @@ def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None)
     if gone:
         more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
         raise SweepFailed(failure_summary(gone, len(sweep.keys), status.failures, more))
-    if missing := unscored(output_dir, sweep):
+    if missing := [] if is_scored else unscored(output_dir, sweep):
         raise SweepFailed(not_scored(output_dir, sweep, missing))
 
 
@@ -71,12 +74,12 @@ def ask_for(sweep: Sweep) -> str:
     return f"`blip2sweep ask {sweep.name}`, where there is a network"
 
 
-def score_missing(output_dir: Path, sweep: Sweep) -> int:
+def score_missing(output_dir: Path, sweep: Sweep, is_scored: bool = False) -> int:
     """Score the results of workers that ended before they could score them, and those that are scored by a rule with
     another version of what is installed. Returns the number of results."""
     from blip2sweep.commands.other_versions import of_other_versions
 
-    lacking = unscored(output_dir, sweep)
+    lacking = [] if is_scored else unscored(output_dir, sweep)
     there = {r["key"] for r in lacking}
     missing = [*lacking, *of_other_versions(output_dir, sweep, sweep.asked().keys() - there)]
     if missing:

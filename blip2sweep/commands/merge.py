@@ -7,10 +7,11 @@ from pathlib import Path
 
 from blip2sweep.commands.merge_sweeps import merge_sweeps
 from blip2sweep.console.remarks import many, some
-from blip2sweep.results.attempts import Attempts, attempt_id, differ
+from blip2sweep.results.attempts import Attempts, attempt_id
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.merging import check_folders, copy_files, needed, new_journals, whole_lines, write_journals
+from blip2sweep.results.rivals import differ
 from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.results.table_files import write_sweep
 

@@ -43,12 +43,12 @@ def wait(output_dir: Path, name: str | None) -> None:
 
 def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) -> None:
     try:
-        follow(output_dir, sweep, ledger=ledger)
+        status = follow(output_dir, sweep, ledger=ledger, is_scored=whole is not None)
     except KeyboardInterrupt:
         tell(f"\nno longer following; `blip2sweep wait {sweep.name}` comes back")
         raise SystemExit(130) from None
-    finish(output_dir, sweep, whole)
-    check_all_done(output_dir, sweep, ledger)
+    finish(output_dir, sweep, whole, is_scored=status.at_once)
+    check_all_done(output_dir, sweep, ledger, is_scored=status.at_once)
 
 
 # ---- retry

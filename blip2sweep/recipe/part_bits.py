@@ -36,7 +36,7 @@ def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str
     found = width_columns(names)
     if not {f"bits_{role}" for role in ROLES}.intersection(found):
         return found
-    called = {name for text in recipes for name in _NAMED.findall(str(text))}
+    called = set(_NAMED.findall("; ".join(map(str, recipes))))  # one search, since a target is behind `; ` or begins
     return [c for c in found if (name := c.removeprefix("bits_")) not in ROLES or name in called]
 
 
@@ -121,6 +121,19 @@ class RoleColumns:
         """Where the columns of roles stand in a row. names: of its columns; widths: its `width_columns`."""
         empty = tuple([columns[w] is None for w in widths])
         return self._layouts(names, empty, tuple(_NAMED.findall(str(columns.get("recipe")))))
+
+    def layouts(
+        self, names: tuple[str, ...], widths: Sequence[Sequence[object]], recipes: Iterable[object]
+    ) -> list[Layout]:
+        """The layouts of rows with the same names. widths: the values of each column of `width_columns`; recipes: the
+        column `recipe`."""
+        known: dict[object, Layout] = {}
+        found = []
+        for recipe, *own in zip(recipes, *widths, strict=True):
+            told = tuple([w is None for w in own]), tuple(_NAMED.findall(str(recipe)))
+            layout = known.get(told)
+            found.append(layout or known.setdefault(told, self._layouts(names, *told)))
+        return found
 
     def joined(self, columns: Mapping[str, object], layout: Layout) -> dict[str, object]:
         """The columns of a row in this layout."""

@@ -5,6 +5,7 @@ Entries are those of `recipe_json`: `{target, method, bits, …}` of a quantizer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -19,14 +20,27 @@ from blip2sweep.recipe.compact import kind_of
 
 Entry = Mapping[str, object]
 NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # `setting_of` names these itself
+# The JSON of one entry: what is said between its width and its target, and the target's part.
+ONE = re.compile(r'\[\{(?:"bits":[0-9.]+,)?([^{}\[\]]*)"target":"([^"\\:.]*)[^"\\]*"\}\]')
 
 
-@lru_cache(maxsize=65536)
+def alike(recipe_json: str) -> str:
+    """A recipe without the width and the blocks of its quantizer; the recipe itself where it is of several entries or
+    another step. Many rows have the same one, with their setting and their semantics."""
+    found = ONE.fullmatch(recipe_json)
+    return recipe_json if found is None or '"step":' in found[1] else f'[{{{found[1]}"target":"{found[2]}"}}]'
+
+
 def setting(recipe_json: str, dropped: str = "") -> str:
     """The setting of a row: `rtn/channel`, `without language:4-5 + rtn/channel`; `none` for the baseline.
 
     dropped: the dropped blocks in words, where they are known better than by the targets.
     """
+    return _setting(alike(recipe_json), dropped)
+
+
+@lru_cache(maxsize=65536)
+def _setting(recipe_json: str, dropped: str) -> str:
     every = [undigested(e) for e in orjson.loads(recipe_json)]
     quantized = all(kind_of(e) == QUANTIZE for e in every)
     return setting_name(every) if quantized else setting_text(every, dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,8 @@ def _drawn(rows: list[PanelRow]) -> Figure:
 
 def _method_panels(cells: pd.DataFrame) -> PanelRow:
     """A panel for each model, task and method."""
-    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
+    named = (cells[name].tolist() for name in ("model", "task", "method"))
+    every = list(dict.fromkeys(zip(*named, strict=True)))
     panels = list[Panel | None]()
     for model, task, method in every[:MOST_PANELS]:
         chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
@@ -95,15 +97,21 @@ def same(values: pd.Series, value: str | None) -> pd.Series:
 
 def _drawable(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of one width, with `metric`, the main metric of their task, and `line`, the name of their curve."""
-    rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
-    rows["metric"] = rows["task"].map({task: main_metric(own) for task, own in rows.groupby("task")})
+    rows = _those(table, (table["part"] != "none") & (table["status"] == "done"))
+    tasks = rows["task"].dropna().unique()
+    metrics = rows["task"].map({task: main_metric(_those(rows, rows["task"] == task)) for task in tasks})
     known = pd.Series(False, index=rows.index)
-    for metric in (m for m in rows["metric"].dropna().unique() if f"drop_{m}" in rows):
-        known |= (rows["metric"] == metric) & rows[f"drop_{metric}"].notna()
-    rows = rows[known].copy()
-    rows["bits"] = rows["recipe_json"].map({text: _width(text) for text in rows["recipe_json"].unique()}).astype(float)
-    rows["line"] = _curve_names(rows)
-    return rows.dropna(subset=["bits"])
+    for metric in (m for m in metrics.dropna().unique() if f"drop_{m}" in rows):
+        known |= (metrics == metric) & rows[f"drop_{metric}"].notna()
+    rows, width = _those(rows.assign(metric=metrics), known), cache(_width)
+    rows = rows.assign(bits=np.array([width(text) for text in rows["recipe_json"].tolist()], float))
+    rows = rows.assign(line=_curve_names(rows))
+    return _those(rows, rows["bits"].notna())
+
+
+def _those(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows: the frame itself where it is all of them, since to copy 100,000 takes its time."""
+    return rows if chosen.all() else rows[chosen]
 
 
 def _width(recipe_json: str) -> float:
@@ -146,9 +154,9 @@ def _panel(axis: Axes, cells: pd.DataFrame, metric: str, named: list[str]) -> No
     axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
     curves = named or _by_part(cells)
     for i, name in enumerate(curves[:MOST_CURVES]):
-        if not (cells["line"] == name).any():
-            continue
         own = cells[cells["line"] == name].sort_values("bits")
+        if own.empty:
+            continue
         # Widths are even steps on the axis. Curves are shifted a little so that their bars do not hide each other.
         x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(curves), MOST_CURVES) - 1) / 2)
         _curve(axis, x, own, metric, i)
@@ -166,7 +174,8 @@ def _panel(axis: Axes, cells: pd.DataFrame, metric: str, named: list[str]) -> No
 def _by_part(cells: pd.DataFrame) -> list[str]:
     """The names of the curves in the order of the report's colours."""
     order = part_names(cells)
-    return sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
+    place = cache(lambda parts: _place(parts, order))
+    return sorted(dict.fromkeys(cells["line"].tolist()), key=lambda name: place(name.split(maxsplit=1)[0]))
 
 
 def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:

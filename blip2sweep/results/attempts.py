@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from blip2sweep.results.stopped import images_of
+from blip2sweep.results.rivals import differ, longest, newest
 from blip2sweep.wire.lines import (
     WAITING,
     CellLine,
@@ -135,8 +135,7 @@ class Attempts:
         elif line["event"] == "result":
             self._add_result(attempt_id(line), kept)
         elif line["event"] == "measured":
-            before = self.measured.get(line["source"])
-            self.measured[line["source"]] = kept if before is None else max(before, kept, key=_generation)
+            self._add_measured(line["source"], kept)
         elif line["event"] == "unscored":
             self.unscored = line
         elif line["event"] == "failed":
@@ -153,6 +152,19 @@ class Attempts:
             self.untimed = [*self.untimed, line]
         elif line["event"] == "forgotten" or line["event"] == "unforgotten":
             self._forget(line)
+
+    def add_known(self, event: str, name: str, kept: Any) -> None:
+        """Add a start, a result or a measurement. name: of its attempt or source."""
+        if event == "started":
+            self.starts[name] = kept
+        elif event == "result":
+            self._add_result(name, kept)
+        else:
+            self._add_measured(name, kept)
+
+    def _add_measured(self, source: str, kept: MeasuredLine) -> None:
+        before = self.measured.get(source)
+        self.measured[source] = kept if before is None else max(before, kept, key=_generation)
 
     def _add_result(self, attempt: str, line: ResultLine) -> None:
         self.all_results[attempt] = line
@@ -186,43 +198,6 @@ class Attempts:
             )
             self.rivals = rivals if differ([counting[a] for a in rivals]) else []
             self.result = None if attempt in self.missing else counting[attempt]
-
-
-def longest(results: Mapping[str, ResultLine], missing: Collection[str] = ()) -> dict[str, ResultLine]:
-    """The results that have the most images, whatever was written last. missing: attempts whose predictions are gone or
-    damaged, which are as long as no other result unless all are missing.
-
-    Of results with the same images, those known closely come before those that stopped with a verdict, because both
-    sweeps can use them.
-    """
-    intact = [_length(r) for a, r in results.items() if a not in missing]
-    most = max(intact or map(_length, results.values()))
-    return {a: r for a, r in results.items() if _length(r) == most}
-
-
-def _length(result: ResultLine) -> tuple[float, bool]:
-    stopped = result.get("stopped")
-    return images_of(result), not stopped or stopped["stop"] != "verdict"
-
-
-def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
-    """The attempt whose result counts among those of the same images, and all that could count where there are several.
-
-    A result names the results it replaces. Of two results that do not know each other, the one with the larger id
-    counts. Lines of earlier versions name nothing: they come before all others, in the order of their times.
-    """
-    replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
-    heads = [a for a in results if a not in replaced] or list(results)
-    with_links = [a for a in heads if "replaces" in results[a]]
-    if not with_links:
-        return max(heads, key=lambda a: (results[a]["time"], a)), []
-    return max(with_links), sorted(with_links) if len(with_links) > 1 else []
-
-
-def differ(results: Sequence[ResultLine]) -> bool:
-    """Whether results of one key are not known to have the same outputs."""
-    hashes = {r.get("predictions") for r in results}
-    return len(results) > 1 and (None in hashes or len(hashes) > 1)
 
 
 def _recovered(failure: FailureLine, result: ResultLine) -> bool:

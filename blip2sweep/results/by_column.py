@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from math import nan
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,27 +28,33 @@ class Share(NamedTuple):
     places: NDArray[np.int64]
 
 
-def by_column(rows: Sequence[Row]) -> dict[str, Values]:
+def by_column(rows: Sequence[Row], order: Sequence[int] | None = None) -> dict[str, Values]:
     """{column: its values}, in the order in which columns first stand in some row; NaN where a row lacks the column. Of
-    several pieces of a row with one column the last counts, as of a dict that is updated.
+    several pieces of a row with one column the last counts, as of a dict that is updated. order: which of the rows is the
+    first, the second and so on; by default they are in order.
 
     Numbers are float64 or int64 arrays, as pandas makes them of the list; all others are lists.
     """
-    names = dict.fromkeys(name for row in _kinds(rows) for piece in row for name in piece.table.columns)
+    places = np.arange(len(rows)) if order is None else np.array(order, np.int64)
+    ranks = np.empty(len(rows), np.int64)
+    ranks[places] = np.arange(len(rows))
+    names = dict.fromkeys(name for row in _kinds(rows, ranks.tolist()) for piece in row for name in piece.table.columns)
     shares: dict[str, list[Share]] = {name: [] for name in names}
     for share in _shares(rows):
         for name in share.table.columns:
             shares[name].append(share)
     taken = ((name, shares.pop(name)) for name in names)
-    return {name: _values([share.table.columns[name] for share in own], own, len(rows)) for name, own in taken}
+    return {name: _values([share.table.columns[name] for share in own], own, places) for name, own in taken}
 
 
-def _kinds(rows: Iterable[Row]) -> Iterable[Row]:
-    """The first row of each combination of tables."""
-    seen: dict[tuple[int, ...], Row] = {}
-    for row in rows:
-        seen.setdefault(tuple([id(piece.table) for piece in row]), row)
-    return seen.values()
+def _kinds(rows: Iterable[Row], ranks: Sequence[int]) -> Iterable[Row]:
+    """The first row of each combination of tables, in their order. ranks: of the rows."""
+    seen: dict[tuple[int, ...], tuple[int, Row]] = {}
+    for row, rank in zip(rows, ranks, strict=True):
+        kind = tuple([id(piece.table) for piece in row])
+        if kind not in seen or rank < seen[kind][0]:
+            seen[kind] = rank, row
+    return [row for _, row in sorted(seen.values(), key=itemgetter(0))]
 
 
 def _shares(rows: Sequence[Row]) -> Iterable[Share]:
@@ -64,8 +71,10 @@ def _shares(rows: Sequence[Row]) -> Iterable[Share]:
         yield from (Share(t, np.array(r, np.int64), np.array(p, np.int64)) for t, r, p in found.values())
 
 
-def _values(columns: Sequence[Column], shares: Sequence[Share], n: int) -> Values:
-    """columns: those of one name in the shares. What later shares replace everywhere does not count."""
+def _values(columns: Sequence[Column], shares: Sequence[Share], places: NDArray[np.int64]) -> Values:
+    """columns: those of one name in the shares. What later shares replace everywhere does not count. places: of the rows
+    in their order."""
+    n = len(places)
     last = np.full(n, -1)  # of each row the share that counts
     for i, share in enumerate(shares):
         last[share.rows] = i
@@ -74,11 +83,11 @@ def _values(columns: Sequence[Column], shares: Sequence[Share], n: int) -> Value
     numbers = [own for column in columns if (own := _numbers(column)) is not None]
     if len(numbers) == len(columns) and not all(map(_is_none, columns)):
         whole = bool((last >= 0).all()) and all(own.dtype == np.int64 for own in numbers)
-        return _joined(numbers, shares, np.empty(n, np.int64) if whole else np.full(n, nan))
+        return _joined(numbers, shares, np.empty(n, np.int64) if whole else np.full(n, nan))[places]
     found = np.full(n, nan, object)
     for column, share in zip(columns, shares, strict=True):
         found[share.rows] = column.value if isinstance(column, Same) else _objects(column)[share.places]
-    return found.tolist()
+    return found[places].tolist()
 
 
 def _joined(numbers: Sequence[NDArray[Any]], shares: Sequence[Share], found: NDArray[Any]) -> NDArray[Any]:

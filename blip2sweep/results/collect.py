@@ -23,7 +23,7 @@ from blip2sweep.results.score_folders import known_variants, score_folder
 from blip2sweep.results.sweep_code import outside_code
 from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.results.table import build_table
-from blip2sweep.results.table_files import State, state, sweep_rows, write_sweep, write_table
+from blip2sweep.results.table_files import State, state, sweep_rows, system_memory, write_sweep, write_table
 from blip2sweep.tasks.task import load_outside
 
 # Folders where killed writers leave temporary files.
@@ -49,7 +49,7 @@ def collect(
     code = outside_code(output_dir)
     outside.remember(code)
     load_outside(name for group, _, name in (full.partition(".") for full in code) if group == "tasks")
-    with no_garbage():
+    with no_garbage(), system_memory():
         made_from = state(output_dir)
         return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), rescored, made_from)
 

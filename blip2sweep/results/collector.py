@@ -13,7 +13,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, lacks_retained, measure
 from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.packed import unpacked
 from blip2sweep.results.predictions import installed_for, read_variants
+from blip2sweep.results.record import OfTable, Record, Table
 from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.sample_questions import PlannedQuestions
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
@@ -24,6 +26,7 @@ from blip2sweep.results.table_files import State
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 from blip2sweep.wire.pack import JsonObject
 
+INSTALLED = ("installed", "baseline_installed", "control_installed")  # fields of versions
 LINES = 1000  # lines that one fsync makes durable
 
 
@@ -41,6 +44,7 @@ class Collector:
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines, self._questions = Baselines(output_dir, waiting=False), PlannedQuestions(output_dir)
         self._lines: list[JsonObject] = []
+        self._is_sure = OfTable(_are_sure)
         self._damaged: set[str] = set()
 
     def all(self) -> None:
@@ -58,7 +62,10 @@ class Collector:
     def __call__(self, result: ResultLine) -> None:
         """Measure one result that has predictions, and write its samples, where needed. The ledger then holds the
         measurement."""
-        name, source = predictions_name(result), self.sources(result)
+        source = self.sources(result)
+        if self._is_there(result["key"], source):
+            return
+        name = predictions_name(result)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
@@ -80,6 +87,15 @@ class Collector:
             self._samples.add(cell, self._questions(str(result["columns"].get("like") or cell.key)))
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
+
+    def _is_there(self, key: str, source: str) -> bool:
+        """Whether there is nothing to do for a result, in the usual case: nothing was scored again, and what was measured
+        depends on nothing that is installed. Its samples are then noted."""
+        line: object = self.ledger.attempts[key].measured.get(source)
+        if self.rescored or not isinstance(line, Record) or not self._is_sure(line):
+            return False
+        entry = self.entries[key] = entry_name(source.partition(" ")[0], str(line["scored"]))
+        return entry in self._contents
 
     def _scored_otherwise(self, result: ResultLine, line: MeasuredLine) -> bool:
         """Whether a cell or its baseline was scored since with another version of what is installed beside this package.
@@ -147,3 +163,17 @@ class Collector:
         self._samples.flush()
         path = self._journal.path
         return {path.name: path.stat().st_size} if path.exists() else {}
+
+
+def _are_sure(table: Table) -> list[bool]:
+    """Of each measurement of a table, whether it is of today's scorers, says what is retained, and depends on nothing that
+    is installed."""
+    names = table.columns.keys()
+    if not names.isdisjoint(INSTALLED) or ("images" in names and "retained" not in names):
+        return [False] * len(table)
+    known: dict[object, bool] = {}
+    scored = unpacked(table.columns["scored"]) if isinstance(table.columns["metrics"], Table) else range(len(table))
+    for place, by in enumerate(scored):
+        if by not in known:
+            known[by] = is_todays(cast("MeasuredLine", table[place]))
+    return [known[by] for by in scored]

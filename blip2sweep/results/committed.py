@@ -6,12 +6,15 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import orjson
 
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import as_noted
 from blip2sweep.results.attempts import Attempts, attempt_id
+from blip2sweep.results.packed import unpacked
+from blip2sweep.results.record import OfTable, Record, Table
 from blip2sweep.wire.lines import Note, ResultLine
 
 MOST_STATS = 200  # up to so many files are looked up one by one; for more the folder is listed once
@@ -21,8 +24,9 @@ MOST_WHOLE = 20_000  # above this number a brief ledger checks that files exist,
 def predictions_name(result: ResultLine) -> str:
     """The name of a result's predictions and statistics. An imported result may have none; asking for its name is an
     error of the caller."""
-    assert result["predictions"] is not None
-    return f"{result['key']}-{result['predictions'][:12]}"
+    predictions = result["predictions"]
+    assert predictions is not None
+    return f"{result['key']}-{predictions[:12]}"
 
 
 def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:
@@ -31,10 +35,23 @@ def files_of(result: ResultLine) -> list[tuple[str, Note | None]]:
     The first file is the result's own predictions. The others are its second runs: without them the cell loses its
     noise floor and nothing else.
     """
-    name, files = predictions_name(result), result.get("files") or {}
-    noted = orjson.loads(files) if isinstance(files, bytes) else files
+    name, files = predictions_name(result), result.get("files")
+    noted = orjson.loads(files) if isinstance(files, bytes) else {} if files is None else files
     second = [(f"{name}-{k}.json", noted[k]) for k in noted if k.startswith("noise")]
     return [(f"{name}.json", noted.get("predictions")), *second]
+
+
+def _files(table: Table) -> list[list[tuple[str, Note | None]]]:
+    """`files_of` all results of a table."""
+    files = table.columns.get("files")
+    if not isinstance(files, Table) or [*files.columns] != ["predictions"]:
+        return [
+            files_of(cast("ResultLine", line)) if line["predictions"] else []
+            for line in map(table.__getitem__, range(len(table)))
+        ]
+    columns = (table.columns["key"], table.columns["predictions"], files.columns["predictions"])
+    told = zip(*map(unpacked, columns), strict=True)
+    return [[(f"{key}-{hashed[:12]}.json", note)] if hashed else [] for key, hashed, note in told]
 
 
 def discard_lost(output_dir: Path, unchecked: Sequence[tuple[Attempts, ResultLine]], brief: bool) -> None:
@@ -42,9 +59,9 @@ def discard_lost(output_dir: Path, unchecked: Sequence[tuple[Attempts, ResultLin
     names them, and lost second runs too. brief: of the ledger that the results are from."""
     folder = output_dir / "predictions"
     check = FileCheck(folder, len(unchecked), brief)
-    lost, second_runs = list[str](), list[str]()
+    lost, second_runs, own = list[str](), list[str](), OfTable(_files)
     for attempts, result in unchecked:
-        (name, note), *others = files_of(result)
+        (name, note), *others = own(result) if isinstance(result, Record) else files_of(result)
         if not check.intact(name, note):
             attempts.mark_missing(attempt_id(result))
             lost.append(f"{folder}/{name}")

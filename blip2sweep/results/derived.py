@@ -17,7 +17,7 @@ def with_derived(table: pd.DataFrame, sweeps: Iterable[Sweep]) -> pd.DataFrame:
     """The table with `sweeps`, `bits`, `setting` and `retained_<metric>` (columns.py). sweeps: oldest first."""
     named = _names(sweeps)
     found = {
-        "sweeps": [named.get(key, []) for key in table["key"]],
+        "sweeps": [named.get(key, []) for key in table["key"].tolist()],
         "bits": _bits(table),
         "setting": _settings(table),
         **_retained(table),
@@ -48,8 +48,8 @@ def _bits(table: pd.DataFrame) -> np.ndarray:
 def _settings(table: pd.DataFrame) -> list[str | None]:
     if "recipe_json" not in table:
         return [None] * len(table)
-    dropped = table["blocks_dropped"] if "blocks_dropped" in table else [""] * len(table)
-    pairs = zip(table["recipe_json"], dropped, strict=True)
+    dropped = table["blocks_dropped"].tolist() if "blocks_dropped" in table else [""] * len(table)
+    pairs = zip(table["recipe_json"].tolist(), dropped, strict=True)
     return [setting(r, d if isinstance(d, str) else "") if isinstance(r, str) else None for r, d in pairs]
 
 

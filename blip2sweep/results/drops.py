@@ -8,7 +8,7 @@ baseline may have come later, the scorer may have been killed, or scorers may ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.canonical import digest
@@ -104,6 +104,11 @@ def recorded_second_runs(result: ResultLine) -> dict[str, int]:
     """{second run: time it was written, ns} from a `result` line."""
     files = result.get("files")
     return {k: files[k][1] for k in files if k.startswith(SECOND[1:])} if files else {}
+
+
+def has_second_runs(files: Iterable[str]) -> bool:
+    """Whether second runs are among the files of a result."""
+    return any(name.startswith(SECOND[1:]) for name in files)
 
 
 def existing_second_runs(output_dir: Path, name: str) -> dict[str, int]:

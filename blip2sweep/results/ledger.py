@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
 from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
 from blip2sweep.results.committed import discard_lost
-from blip2sweep.results.journal import OPENED, Journal
+from blip2sweep.results.journal import Journal
+from blip2sweep.results.journal_files import JournalFiles
+from blip2sweep.results.line_batches import LINES, Batches, Kept
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
 from blip2sweep.results.record import Tables
@@ -31,7 +33,6 @@ from blip2sweep.wire.stopping import StopRequest
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "chat", "crash", "lost")
-PARTIAL = "the numbers may be incomplete"
 ANY: StopRequest = {"stop": "verdict", "margin": 1.0, "images": {}}  # stands for no question at all
 
 
@@ -63,19 +64,19 @@ class Ledger:
     ) -> None:
         self.output_dir, self.brief, self.measured = output_dir, brief, measured
         self._only = None if only is None else {k.encode() for k in only}
-        self._journals: dict[str, JournalRead] = {}
+        self._files = JournalFiles(output_dir)
         self._unchecked: list[tuple[Attempts, ResultLine]] = []
         self._rivals: dict[str, Sequence[str]] = {}
         self._tables = Tables()  # of all lines where those of measurements are among them
-        self._expected: dict[str, int] | None = None  # {journal: its lines, or 0 where it was not closed}
-        self.unreadable: set[str] = set()
+        self._batches = Batches(self._tables) if measured and only is None and not brief else None
+        self.unreadable = self._files.unreadable
         self.attempts: dict[str, Attempts] = {}
         self.workers: list[WorkerLine] = []
 
     def refresh(self) -> Ledger:
         """Read the lines that were added since the last call."""
         with no_garbage():
-            for path in self._grown():
+            for path in self._files.grown():
                 self._read(path)
             self._tables.pack()
             found = self._unchecked
@@ -98,60 +99,52 @@ class Ledger:
 
     # ---- lines
 
-    def _grown(self) -> list[str]:
-        """Journals that are longer than at the last refresh. No file is opened to find them."""
-        first = self._expected is None
-        if first:
-            self._expected = _sizes(self.output_dir / OPENED)
-        try:
-            with os.scandir(self.output_dir / "journals") as entries:
-                files = {e.path: self._size(e) for e in entries if e.name.endswith(".jsonl")}
-        except (FileNotFoundError, NotADirectoryError):
-            files = {}
-        except OSError as error:
-            self._cannot_read(str(self.output_dir / "journals"), error)
-            return []
-        if first and self._expected:
-            self._miss(self._expected.keys() - set(map(os.path.basename, files)))
-        for path in files.keys() - self._journals.keys():
-            self._journals[path] = JournalRead(closed=(self._expected or {}).get(Path(path).name, 0))
-        grown = (p for p, size in files.items() if size > self._journals[p].offset or self._journals[p].closed)
-        return sorted(grown)
-
-    def _miss(self, names: Collection[str]) -> None:
-        """Remark on journals that were opened once and are gone."""
-        folder = self.output_dir / "journals"
-        lost = sorted(n for n in names if not os.path.lexists(folder / n))
-        if lost:
-            remark(f"{folder}: {many(len(lost), 'journal')} gone with all that was in there ({some(lost)}); "
-                   f"if that was meant, remove the names from {self.output_dir / OPENED} too")  # fmt: skip
-
-    def _size(self, entry: os.DirEntry[str]) -> int:
-        try:
-            return entry.stat().st_size
-        except OSError as error:
-            self._cannot_read(entry.path, error)
-            return 0
-
-    def _cannot_read(self, path: str, error: OSError) -> None:
-        self.unreadable.add(path)
-        remark(f"{path}: cannot be read ({error.strerror}); what it holds is left out and {PARTIAL}")
-
     def _read(self, path: str) -> None:
-        journal = self._journals[path]
+        journal = self._files.known[path]
         try:
             with open(path, "rb") as file:  # noqa: PTH123
                 file.seek(journal.offset)
                 data = file.read()
         except OSError as error:
-            self._cannot_read(path, error)
+            self._files.cannot_read(path, error)
             return
         self.unreadable.discard(path)
         complete = data.rfind(b"\n") + 1
         journal.offset += complete
         seen_before = (len(journal.odd), journal.missing)
+        lines = data[:complete].split(b"\n")[:-1]
+        del data
+        for start in range(0, len(lines), LINES):
+            batch = lines[start : start + LINES]
+            if not self._take_together(batch, journal):
+                self._take_each(batch, journal)
+        journal.missing += max(0, journal.closed - journal.number - journal.since)
+        journal.closed = 0
+        if seen_before != (len(journal.odd), journal.missing):
+            remark(f"{path}: {journal.summary()}")
+
+    def _take_together(self, lines: Sequence[bytes], journal: JournalRead) -> bool:
+        """Take in lines at once. False where that cannot be done, and nothing was."""
+        batch = self._batches.read(lines, journal.number) if self._batches and not journal.since else None
+        if batch is None:
+            return False
+        journal.lines += len(lines)
+        journal.number, journal.sealed = journal.number + len(lines), True
+        for line in batch:
+            if isinstance(line, Kept):
+                event, key, name, record = line
+                attempts = self._attempts_of(key)
+                attempts.add_known(event, name, record)
+                if event == "result" or self._rivals:
+                    self._note(key, event, attempts, record)
+            else:
+                self._keep(line)
+        return True
+
+    def _take_each(self, lines: Iterable[bytes], journal: JournalRead) -> None:
+        """Take in lines one by one, and note those that are damaged or odd."""
         take = self._take_sealed
-        for line in data[:complete].split(b"\n")[:-1]:
+        for line in lines:
             journal.lines += 1
             number = number_of(line)
             if number == journal.number and not journal.since:  # the usual case
@@ -162,10 +155,6 @@ class Ledger:
             if not accepted:
                 journal.odd.append(journal.lines)
                 journal.since += 1
-        journal.missing += max(0, journal.closed - journal.number - journal.since)
-        journal.closed = 0
-        if seen_before != (len(journal.odd), journal.missing):
-            remark(f"{path}: {journal.summary()}")
 
     def _take(self, line: bytes, number: int | None, journal: JournalRead) -> bool:
         """Take in one line. False for a line that is damaged, malformed or a repetition. number: None for a line
@@ -199,17 +188,24 @@ class Ledger:
         if line["event"] == "worker":
             self.workers.append(line)
         elif "key" in line and (line["event"] != "measured" or self.measured):
-            attempts = self.attempts.get(line["key"])
-            if attempts is None:
-                attempts = self.attempts[line["key"]] = Attempts()
-            kept: Any = self._tables.add(line) if self.measured else line
+            attempts, kept = self._attempts_of(line["key"]), self._tables.add(line) if self.measured else line
             attempts.add(line, kept)
-            if line["event"] == "result" and line.get("predictions"):
-                self._unchecked.append((attempts, kept))
-            if attempts.rivals:
-                self._rivals[line["key"]] = attempts.rivals
-            elif self._rivals:
-                self._rivals.pop(line["key"], None)
+            self._note(line["key"], line["event"], attempts, kept)
+
+    def _attempts_of(self, key: str) -> Attempts:
+        attempts = self.attempts.get(key)
+        if attempts is None:
+            attempts = self.attempts[key] = Attempts()
+        return attempts
+
+    def _note(self, key: str, event: str, attempts: Attempts, kept: Any) -> None:
+        """Note what has to be looked at when all lines are read. kept: the line that was added last."""
+        if event == "result" and kept.get("predictions"):
+            self._unchecked.append((attempts, kept))
+        if attempts.rivals:
+            self._rivals[key] = attempts.rivals
+        elif self._rivals:
+            self._rivals.pop(key, None)
 
     # ---- results
 
@@ -237,13 +233,4 @@ class Ledger:
 
     def results(self) -> list[ResultLine]:
         """The result that counts, of every key that has one."""
-        return [a.result for a in self.attempts.values() if a.result]
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """{name: bytes} of a folder's files; empty when the folder cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return {e.name: e.stat().st_size for e in entries}
-    except OSError:
-        return {}
+        return [a.result for a in self.attempts.values() if a.result is not None]

@@ -85,6 +85,15 @@ def packed(values: Sequence[Any]) -> Column:
     return list(values)
 
 
+def unpacked(column: Column) -> list[Any]:
+    """The values of a column."""
+    if isinstance(column, Same):
+        return [column.value] * len(column)
+    if isinstance(column, Lists) and column.columns:
+        return [[*values] for values in zip(*map(unpacked, column.columns), strict=True)]
+    return [*column] if isinstance(column, list | array) else [column[i] for i in range(len(column))]
+
+
 def _are_same(values: Sequence[object]) -> bool:
     """Whether all are one text, one number of one type, or None."""
     first = values[0]

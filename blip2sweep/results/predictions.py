@@ -40,6 +40,11 @@ def key_of(name: str) -> str:
     return name.partition("-")[0]
 
 
+def keys_of(names: Collection[str]) -> set[str]:
+    """The keys in such names; of 100,000 in less time than one by one."""
+    return {name.partition("-")[0] for name in names}
+
+
 def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> list[int]:
     """Write the whole file or nothing. Returns its note, which the `result` line that commits it lists under
     `files`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
+from blip2sweep.results.line_shapes import Shape
 from blip2sweep.results.packed import Column, packed
 
+T = TypeVar("T")
 MOST = 1024  # lines of a table; it is packed when it has so many
 
 
@@ -61,6 +63,44 @@ class _Looking:
         return len(self._lines)
 
 
+class _Growing:
+    """A table that grows by columns. They are lists until it is packed."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._lists: list[list[object]] = [[] for _ in shape.leaves]
+        self._tables = [Table({}, 0)]  # the lines', and those of objects in them
+        for leaf, values in zip(shape.leaves, self._lists, strict=True):
+            self._place(leaf.names if not leaf.is_empty else (*leaf.names, ""), values)
+        self.table = self._tables[0]
+
+    def _place(self, names: Sequence[str], values: list[object]) -> None:
+        columns = self._tables[0].columns
+        if len(names) == 1:
+            columns[names[0]] = values
+            return
+        if names[0] not in columns:
+            columns[names[0]] = inner = Table({}, 0)
+            self._tables.append(inner)
+        if names[1]:
+            self._tables[-1].columns[names[1]] = values
+
+    def extend(self, values: Sequence[list[object]]) -> int:
+        """Add the values of each leaf. Returns the place of the first line among them."""
+        start = self.table.length
+        for own, more in zip(self._lists, values, strict=True):
+            own += more
+        for table in self._tables:
+            table.length = start + len(values[0])
+        return start
+
+    def pack(self) -> None:
+        """Pack the columns."""
+        for table in self._tables:
+            for name, values in table.columns.items():
+                if isinstance(values, list):
+                    table.columns[name] = packed(values)
+
+
 def _inner(values: Sequence[Any]) -> Table:
     """A packed table of objects that have the same names in the same order."""
     columns = zip(*[v.values() for v in values], strict=True)
@@ -99,12 +139,47 @@ class Record(Mapping[str, object]):
         return repr(dict(self))
 
 
+class Adding:
+    """A table of these columns to which lines are added value by value."""
+
+    def __init__(self, *names: str) -> None:
+        self._lists: list[list[Any]] = [[] for _ in names]
+        self._table = Table(dict(zip(names, self._lists, strict=True)), 0)
+
+    def __call__(self, *values: object) -> Record:
+        table = self._table
+        for own, value in zip(self._lists, values, strict=True):
+            own.append(value)
+        table.length += 1
+        return Record(table, table.length - 1)
+
+    def pack(self) -> None:
+        """Pack the columns. Call it when all lines are there."""
+        if len(self._table):
+            self._table.columns.update({n: packed(v) for n, v in zip([*self._table.columns], self._lists, strict=True)})
+
+
+class OfTable(Generic[T]):
+    """Gives what is found for all lines of a packed table at once. find: gives it by place."""
+
+    def __init__(self, find: Callable[[Table], Sequence[T]]) -> None:
+        self._find = find
+        self._known: dict[int, tuple[Table, Sequence[T]]] = {}  # {id of a table: (it, what is found)}
+
+    def __call__(self, record: Record) -> T:
+        known = self._known.get(id(record.table))
+        if known is None:
+            known = self._known[id(record.table)] = record.table, self._find(record.table)
+        return known[1][record.place]
+
+
 class Tables:
     """Puts lines into the tables of their shapes: their names, and those of the objects in them."""
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, ...], list[str]] = {}  # {names: those of objects in the first such line}
         self._open: dict[tuple[object, ...], _Open] = {}
+        self._growing: dict[Shape, _Growing] = {}
 
     def add(self, line: Mapping[str, Any]) -> Record:
         """The line as a record."""
@@ -122,8 +197,22 @@ class Tables:
             del self._open[shape]
         return record
 
+    def extend(self, shape: Shape, values: Sequence[list[object]]) -> list[Record]:
+        """Lines of one shape as records. values: of each of its leaves."""
+        growing = self._growing.get(shape)
+        if growing is None:
+            growing = self._growing[shape] = _Growing(shape)
+        start, table = growing.extend(values), growing.table
+        records = [Record(table, place) for place in range(start, len(table))]
+        if len(table) >= MOST:
+            growing.pack()
+            del self._growing[shape]
+        return records
+
     def pack(self) -> None:
         """Pack all tables. Later lines begin new ones."""
         for table in self._open.values():
             table.pack()
-        self._open = {}
+        for growing in self._growing.values():
+            growing.pack()
+        self._open, self._growing = {}, {}

@@ -108,8 +108,10 @@ def _settle(output_dir: Path, entries: Mapping[str, str]) -> bool:
     wanted = types_of([schema_of(types_of(list(parts.values())))])
     for path, columns in parts.items():
         cells = cells_of(path)
-        keep = [c for c in cells if entries.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
-        taken.update(map(key_of, keep))
+        keys = [key_of(c) for c in cells]
+        own = zip(keys, cells, strict=True)
+        keep = [c for key, c in own if entries.get(key, c) == c != DAMAGED and key not in taken]
+        taken.update(keys if len(keep) == len(cells) else map(key_of, keep))
         if len(keep) < len(cells) or (len(columns) and types_of([columns]) != wanted):
             changed |= _rewrite(output_dir, [path], keep, wanted)
     return changed

@@ -60,7 +60,7 @@ def _names(folder: Path, ending: str) -> set[str]:
         files = os.listdir(folder)  # noqa: PTH208  # making 100,000 Paths takes a second
     except FileNotFoundError:
         return set()
-    return {name.removesuffix(ending) for name in files if SECOND not in name and name.endswith(ending)}
+    return {name[: -len(ending)] for name in files if SECOND not in name and name.endswith(ending)}
 
 
 def variants_read(files: Mapping[str, object]) -> list[str]:

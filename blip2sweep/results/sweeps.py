@@ -119,6 +119,10 @@ class Sweep:
 
     def done(self, ledger: Ledger, key: str) -> bool:
         """Whether the ledger has a result that counts for this sweep, of as many images as it asks for."""
+        attempts = ledger.attempts.get(key)
+        result = None if attempts is None else attempts.result
+        if result is not None and key not in self.rerun and not result.get("stopped"):
+            return True  # the usual case: of all images
         return ledger.done(key, self.rerun.get(key, ()), asked(self.settings, key))
 
     def failures(self, attempts: Attempts) -> list[FailureLine]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -17,12 +17,14 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.old_sizes import OldSizes
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
+from blip2sweep.recipe.setting import alike
 from blip2sweep.results import latency
 from blip2sweep.results.by_column import Row, by_column
 from blip2sweep.results.ledger import Attempts, Ledger
+from blip2sweep.results.packed import unpacked
 from blip2sweep.results.planned import planned_models
-from blip2sweep.results.record import Record
-from blip2sweep.results.row_pieces import WHOLE, Pieces
+from blip2sweep.results.record import OfTable, Record, Table
+from blip2sweep.results.row_pieces import WHOLE, Pieces, Usual
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.sources import Sources, baseline_of
 from blip2sweep.results.sweeps import Sweep, list_sweeps
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, object]  # {column: value}
+STALE = {"semantics": None, "recipe_json": None, "stored": None, "dtype": None}.keys()  # what `is_stale` looks at
 
 
 def build_table(
@@ -49,7 +52,7 @@ def build_table(
     from blip2sweep.results.schema import known
 
     _recipe_semantics.cache_clear()
-    columns = by_column(_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
+    columns = by_column(*_rows(ledger, sources or Sources(ledger, listed_variants(ledger.output_dir))))
     # Column by column, so that the values of one are gone before the next is made.
     table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
     if table.empty:
@@ -61,33 +64,43 @@ def build_table(
     return known(with_derived(table, list_sweeps(ledger.output_dir) if sweeps is None else sweeps))
 
 
-def _rows(ledger: Ledger, sources: Sources) -> list[Row]:
-    """The rows, as pieces."""
+def _rows(ledger: Ledger, sources: Sources) -> tuple[list[Row], list[int]]:
+    """The rows, as pieces, and their places in the table: in the order of the results' times, or of the last starts.
+
+    They are made in the order in which their lines were read, which lie beside each other in memory then.
+    """
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     pieces, sized = Pieces(RoleColumns(anatomy_of)), OldSizes(anatomy_of)
-    made = (_row(key, attempts, ledger, sources, pieces) for key, attempts in _ordered(ledger))
-    rows = [row for row in made if row]
-    for row in rows:
-        if not any(piece.get("stored") for piece in row):
-            row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
+    stale = OfTable(_stale)
+    made = ((_row(key, own, ledger, sources, pieces, stale), own) for key, own in ledger.attempts.items())
+    rows, times = [], []
+    for row, attempts in made:
+        if row is not None:
+            rows.append(row)
+            times.append(_time(attempts))
+            if not row[1].get("stored") and not any(piece.get("stored") for piece in row):
+                row.append(pieces.of(sized.changes({k: v for piece in row for k, v in piece.items()})))
     pieces.pack()
-    return rows
+    return rows, sorted(range(len(rows)), key=times.__getitem__)
 
 
-def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
-    """(key, attempts), in the order of the results' times, or of the last starts."""
-    return sorted(
-        ledger.attempts.items(), key=lambda item: (item[1].result or item[1].last_start or {"time": 0})["time"]
-    )
+def _time(attempts: Attempts) -> float:
+    """When a cell ended, or was last started."""
+    line = attempts.last_start if attempts.result is None else attempts.result
+    return 0 if line is None else line["time"]
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces) -> list[Record] | None:
+def _row(
+    key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces, stale: OfTable[bool]
+) -> list[Record] | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
     result = attempts.result
     if result is None:
         return _failed_row(key, attempts, pieces)
-    told: Columns = {"attempts": attempts.started, "stale": is_stale(result)}
-    row = [pieces.of({"key": key, "status": "done"}), *pieces.identity(result), pieces.of(told)]
+    if usual := pieces.usual(result):
+        return _usual_row(key, attempts, ledger, sources, pieces, stale, usual)
+    told = pieces.told(attempts.started, stale(result) if isinstance(result, Record) else is_stale(result))
+    row = [pieces.head(key, "done"), *pieces.identity(result), told]
     if "published" in result:
         row.append(pieces.of(_published(result, ledger)))
     if measured := _measured(attempts, result, sources):
@@ -96,6 +109,24 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces:
     if beside := _beside(result, ledger, sources):
         row.append(pieces.beside(beside))
     row.append(pieces.run(result))
+    return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
+
+
+def _usual_row(
+    key: str, attempts: Attempts, ledger: Ledger, sources: Sources, pieces: Pieces, stale: OfTable[bool], usual: Usual
+) -> list[Record]:
+    """The row of a cell with all images that was not imported, from what is known of its table."""
+    result = cast("Record", attempts.result)
+    place = result.place
+    started = max(len(attempts.starts), 1 + usual.others[place])
+    row = [pieces.head(key, "done"), usual.identity[place], pieces.told(started, stale(result))]
+    if measured := attempts.measured.get(sources(cast("ResultLine", result))):
+        row.append(pieces.measured(measured))
+    row.append(WHOLE)
+    twin = ledger.attempts.get(str(usual.beside[place] or ""))
+    if twin and twin.result and (beside := _measured(twin, twin.result, sources)):
+        row.append(pieces.beside(beside))
+    row.append(Record(usual.run, place))
     return [*row, pieces.of(latency.columns(attempts))] if attempts.latency else row
 
 
@@ -129,7 +160,19 @@ def is_stale(result: ResultLine) -> bool:
     stale."""
     columns = result["columns"]
     stored = str(columns.get("stored") or columns.get("dtype", ""))
-    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"], stored))
+    return "imported" not in result and bool(
+        columns["semantics"] != _recipe_semantics(alike(columns["recipe_json"]), stored)
+    )
+
+
+def _stale(table: Table) -> list[bool]:
+    """`is_stale` of all results of a table."""
+    own = table.columns["columns"]
+    if "imported" in table.columns or not isinstance(own, Table) or not own.columns.keys() >= STALE:
+        return [is_stale(cast("ResultLine", table[i])) for i in range(len(table))]
+    semantics, recipes, *dtypes = (unpacked(own.columns[name]) for name in STALE)
+    stored = (str(a or b) for a, b in zip(*dtypes, strict=True))
+    return [s != _recipe_semantics(alike(r), d) for s, r, d in zip(semantics, recipes, stored, strict=True)]
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
@@ -154,7 +197,7 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 @functools.cache
 def _recipe_semantics(recipe_json: str, stored: str) -> int:
     """Today's semantics number of a recipe's methods and steps. stored: the column."""
-    return semantics_of(orjson.loads(recipe_json), stored)
+    return semantics_of(orjson.loads(recipe_json), stored)  # of a recipe as `alike` gives it
 
 
 def _published(result: ResultLine, ledger: Ledger) -> Columns:
@@ -179,4 +222,4 @@ def _failed_row(key: str, attempts: Attempts, pieces: Pieces) -> list[Record] | 
         return None
     reason = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
     told = pieces.of({"attempts": attempts.started, "stale": False, **reason})
-    return [pieces.of({"key": key, "status": "failed"}), *pieces.identity(failure), told]
+    return [pieces.head(key, "failed"), *pieces.identity(failure), told]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,18 @@ from blip2sweep.results.sweeps import Sweep
 State = dict[str, object]  # sizes, times and versions of what tables are made from
 DICTIONARY = digest([c[:2] for c in COLUMNS])[:8]
 MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
+
+
+@contextlib.contextmanager
+def system_memory() -> Iterator[None]:
+    """Let arrow take memory as Python does. Its own pool gives all back to the system at once and asks for it again: of a
+    large table half a second."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import key_of, read_scores
+from blip2sweep.results.predictions import keys_of, read_scores
 from blip2sweep.results.score_folders import predicted_names, score_folder, scored_names
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks.settings import suffixes
@@ -36,10 +36,10 @@ class _Wanted:
     def __init__(self, output_dir: Path, sweep: Sweep) -> None:
         self._output_dir, self._keys = output_dir, sweep.wanted()
         self._names = {variant: scored_names(output_dir, variant) for variant in self._keys}
-        there = {variant: set(map(key_of, names)) for variant, names in self._names.items()}
+        there = {variant: keys_of(names) for variant, names in self._names.items()}
         self.lacking = {key for variant, keys in self._keys.items() for key in keys - there[variant]}
         predicted = predicted_names(output_dir)
-        bare = {variant: set(map(key_of, predicted - names)) for variant, names in self._names.items()}
+        bare = {variant: keys_of(predicted - names) for variant, names in self._names.items()}
         self.in_part = {key for variant, keys in self._keys.items() for key in keys & bare[variant]} - self.lacking
 
     def without(self, keys: Collection[str]) -> list[ResultLine]:

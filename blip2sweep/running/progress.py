@@ -28,15 +28,21 @@ PASSING = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArray
 ReadQueue = Callable[[], QueueState]
 
 
-def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, ledger: Ledger | None = None) -> Status:
+def follow(
+    output_dir: Path,
+    sweep: Sweep,
+    read_queue: ReadQueue | None = None,
+    ledger: Ledger | None = None,
+    is_scored: bool = False,
+) -> Status:
     """Follow a sweep until every cell has a result and a score, or nothing will change any more. Then print the
     workers' warnings.
 
     read_queue: returns which packs have a process; None asks Slurm. ledger: of the sweep's keys, where the caller has
-    read one.
+    read one. is_scored: what `scored` has just said.
     """
     ledger, screen = ledger or Ledger(output_dir, only=sweep.keys, brief=True), console(err=True)
-    status = _follow(output_dir, sweep, read_queue, ledger, screen)
+    status = _follow(output_dir, sweep, read_queue, ledger, screen, is_scored)
     for line in warnings(ledger.refresh(), sweep):
         screen.print(f"warning: {line}", soft_wrap=True)
     if missing := untimed(ledger, sweep):
@@ -44,7 +50,9 @@ def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, 
     return status
 
 
-def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger: Ledger, screen: Console) -> Status:
+def _follow(
+    output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger: Ledger, screen: Console, is_scored: bool
+) -> Status:
     """The loop of `follow`."""
     now = QueueWatch(read_queue or (lambda: queue_state(sweep, output_dir)), 0.0 if read_queue else SLURM_SECONDS)
     last_line, waiting, packs = time.monotonic(), "", PackKeys()
@@ -54,9 +62,11 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
             done, failed = status.counts["done"], status.counts["failed"]
             told = "; ".join([*([f"{failed} failed"] if failed else []), *([status.stopped] if status.stopped else [])])
             bar.update(done + failed, f"cells ({told})" if told else "cells")
-            all_done = done == len(sweep.keys) and scored(output_dir, sweep)
+            all_done = done == len(sweep.keys) and (is_scored or scored(output_dir, sweep))
             if all_done and not (left := left_to_time(ledger, sweep)):
+                status.at_once = is_scored
                 return status
+            is_scored = False  # results may have come since
             if now.fresh and (reason := stuck(status.queue)) != waiting:
                 waiting = reason
                 screen.print(reason or "Slurm answers, and holds no job back")

@@ -15,8 +15,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.recipe.semantics import semantics
+from blip2sweep.results.journal_files import PARTIAL
 from blip2sweep.results.latency import not_timed, untimed
-from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.stopped import told
 from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
@@ -38,6 +39,7 @@ class Status:
     failures: dict[str, FailureLine]
     queue: QueueState
     stopped: str = ""
+    at_once: bool = False  # of a sweep that was followed: whether all was done and scored before it began
 
     def keys(self, *states: str) -> list[str]:
         """The keys of cells in one of these states."""
@@ -82,7 +84,7 @@ def sweep_status(
         if failed and states[key] != "done":
             failures[key] = failed[-1]
     results = (ledger.attempts[k].result for k, state in states.items() if state == "done")
-    return Status(states, failures, queue, told(r for r in results if r))
+    return Status(states, failures, queue, told(r for r in results if r is not None))
 
 
 def _state(
@@ -145,16 +147,8 @@ def print_status(output_dir: Path, name: str | None) -> None:
     late = untimed(ledger, sweep)
     untimed_line = [not_timed(sweep, late)] if late and not status.queue.packs else []
     unscored_line = [not_scored(output_dir, sweep, missing)] if missing and not status.queue.packs else []
-    for line in [
-        *pace(sweep, ledger, status),
-        *by_kind(status),
-        *warnings(ledger, sweep),
-        *unscored_line,
-        *untimed_line,
-        *advice(sweep, status),
-        *forgotten(ledger, status),
-        *earlier(ledger),
-    ]:
+    lines = [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *unscored_line, *untimed_line]
+    for line in [*lines, *advice(sweep, status), *forgotten(ledger, status), *earlier(ledger)]:
         say(f"  {line}")
 
 

@@ -85,3 +85,13 @@ def test_what_later_pieces_replace_in_every_row_does_not_count() -> None:
     rows = [[none[0], whole[0]], [none[1], whole[1]], [half, whole[2]]]
     assert pd.Series(by_column(rows)["n"]).dtype == int
     assert pd.Series(by_column([*rows, [half]])["n"]).tolist() == [1, 2, 3, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_may_be_made_in_another_order_than_the_tables(seed: int) -> None:
+    given, tables = rows(seed, 0.3), Tables()
+    pieces: list[Any] = [[tables.add(piece) for piece in row] for row in given]
+    order = random.Random(seed).sample(range(len(pieces)), len(pieces))
+    found, expected = by_column(pieces, order), by_column([pieces[i] for i in order])
+    assert [*found] == [*expected]
+    assert [repr([*v]) for v in found.values()] == [repr([*v]) for v in expected.values()]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from blip2sweep.results import record, table
+from blip2sweep.results import line_batches, record, table
 from blip2sweep.results.by_column import by_column
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.lines import sealed
@@ -106,9 +106,11 @@ def uneven(line: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("most", [2, 1024])
 def test_rows_by_column_are_those_made_one_by_one(folder: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "MOST", most)
+    for name in ("LEAST", "FEW"):  # so that lines of a small folder are parsed together too
+        monkeypatch.setattr(line_batches, name, most)
     ledger = Ledger(folder, measured=True).refresh()
     expected = pd.DataFrame(DictRows(ledger).all())
-    columns = by_column(table._rows(ledger, Sources(ledger, {})))
+    columns = by_column(*table._rows(ledger, Sources(ledger, {})))
     found = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert [[type(v) for v in found[c]] for c in found] == [[type(v) for v in expected[c]] for c in expected]
