@@ -40,11 +40,11 @@ class Together:
     """Finds the later cells that are answered in a cell's turn. ended: each cell is alone from then on, such as once memory
     ran out. coming: rounds that are asked for next, the first of the cell whose turn it is.
 
-    work: what the cells of a worker share. settings: `data_workers`.
+    work: what the cells of a worker share. settings: `data_workers`, and `alone`, which it ends with.
     """
 
     def __init__(self, work: SharedWork, settings: Settings) -> None:
-        self.work, self.workers, self.ended = work, settings.get("data_workers") or 0, False
+        self.work, self.workers, self.ended = work, settings.get("data_workers") or 0, settings.get("alone", False)
         self.coming: Sequence[CellJob] = ()
         self._accounts: dict[Piece, Account] = {}  # of cells whose turn comes
         self._seen: set[Piece] = set()  # cells that had their turn, or were tried before it
@@ -76,8 +76,8 @@ class Together:
         return self._group(state, job) if self._allowed(state) else None
 
     def fills(self, state: ModelState, job: CellJob, batch_size: int | None) -> bool:
-        """Whether a job's samples fill more than half a batch."""
-        return 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
+        """Whether a job gains nothing by others: its samples fill more than half a batch, or each cell is alone by now."""
+        return not self._allowed(state) or 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
 
     # ---- which cells
 
