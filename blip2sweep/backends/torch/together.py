@@ -72,8 +72,9 @@ class Together:
         self.ended = True
 
     def alike(self, state: ModelState, job: CellJob) -> str | None:
-        """What cells have in common that are answered together. None for a cell that is alone."""
-        return self._group(state, job) if self._allowed(state) else None
+        """What cells have in common whose rounds are answered together. None for a cell that is alone, also because its recipe
+        is not put into the model for one round and again for the next."""
+        return self._group(state, job) if self._allowed(state) and is_cheap(job) else None
 
     def fills(self, state: ModelState, job: CellJob, batch_size: int | None) -> bool:
         """Whether a job gains nothing by others: its samples fill more than half a batch, or each cell is alone by now."""
@@ -180,8 +181,7 @@ class Together:
     def _put(self, state: ModelState, job: CellJob, account: Account) -> bool:
         """Put a cell's recipe into the model, where that is nothing but quantizing weights that can be remembered."""
         began, recipe = time.perf_counter(), recipe_of(state, job)
-        further = job["calibration"] or any("step" in entry for entry in job["recipe"])
-        if further or unknown_bytes(state, recipe) > state.weights.room:
+        if not is_cheap(job) or unknown_bytes(state, recipe) > state.weights.room:
             return False
         account.written = state.patch.apply(recipe).written
         account.applying = time.perf_counter() - began
@@ -206,6 +206,11 @@ def takes_part(job: CellJob) -> bool:
     """
     alone = {"chat", "recovery", "share"} & job.keys() or {"round", "share"} & job["task"].keys()
     return not alone and not any(entry.get("packed") or entry.get("input") for entry in job["recipe"])
+
+
+def is_cheap(job: CellJob) -> bool:
+    """Whether a cell's recipe is nothing but quantizing weights without calibration."""
+    return not job["calibration"] and not any("step" in entry for entry in job["recipe"])
 
 
 def unknown_bytes(state: ModelState, recipe: Recipe) -> int:
