@@ -78,7 +78,10 @@ class Together:
 
     def fills(self, state: ModelState, job: CellJob, batch_size: int | None) -> bool:
         """Whether a job gains nothing by others: its samples fill more than half a batch, or each cell is alone by now."""
-        return not self._allowed(state) or 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
+        return (
+            not self._allowed(state)
+            or 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
+        )
 
     # ---- which cells
 
