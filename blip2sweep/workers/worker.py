@@ -200,10 +200,8 @@ class Worker:
     def _load_backend(self) -> Backend:
         """The back end. It gets the list of the coming cells, so that it keeps what later cells share. Where a cell ended the
         process before this one each is alone from then on, because it may not have been the cell whose turn it was."""
-        settings: Settings = {**self.pack["settings"]}
-        settings["alone"] = died_in(
-            self.pack["run"], map(self.ledger.attempts.get, (j["key"] for j in self.pack["cells"]))
-        )
+        own = (self.ledger.attempts.get(job["key"]) for job in self.pack["cells"])
+        settings: Settings = {**self.pack["settings"], "alone": died_in(self.pack["run"], own)}
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
         backend.expect([one for j in todo if not self._done(j) for one in self._rounds.jobs_of(j)])

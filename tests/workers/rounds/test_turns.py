@@ -12,13 +12,14 @@ import pytest
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.workers import worker
+from blip2sweep.wire.stopping import LookAnswer, LookRequest
+from blip2sweep.workers import by_rounds, worker
 from blip2sweep.workers.attempts import died_in
 from blip2sweep.workers.run_cell import OUT_OF_TIME
 from blip2sweep.workers.signals import Stop
 from blip2sweep.workers.supervisor import LOST
 from blip2sweep.workers.worker import BROKEN, CELL_FAILED, Worker
-from tests.workers.rounds.work import OF
+from tests.workers.rounds.work import OF, Judge
 
 
 class Unscored:
@@ -73,6 +74,11 @@ def pack(tmp_path: Path, cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
             "cells": [*cells.values()]}  # fmt: skip
 
 
+def look_by_look(request: LookRequest) -> LookAnswer:
+    """No cell stops, and each has many rounds."""
+    return {"reason": None, "images": None, "ahead": next(iter(request["coming"]), None), "error": None}
+
+
 def run(pack: Any) -> int:
     with closing(Journal(Path(pack["output_dir"]))) as journal:
         return Worker(pack, journal, Stop()).run()
@@ -82,6 +88,7 @@ def test_a_cell_that_breaks_a_device_in_the_turn_of_another_fails_alone(
     pack: Any, cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Beside, "breaks", cells["other"]["key"])
+    monkeypatch.setattr(by_rounds, "LookProcess", lambda _: Judge(look_by_look))
     codes = [run(pack)]
     while codes[-1] == BROKEN and len(codes) < 9:
         codes.append(run(pack))
