@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 Ids = list[int]
-MOST_TEXTS = 200_000  # whose tokens are kept: some ten megabytes
+MOST_TEXTS = 100_000  # whose tokens are kept, each way: some thirty megabytes
 
 
 class Prompt(list[int]):
@@ -95,8 +96,8 @@ class Tokens:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    known: dict[tuple[str, bool], Ids] = field(default_factory=dict, init=False, repr=False)
-    said: dict[tuple[int, ...], Text] = field(default_factory=dict, init=False, repr=False)
+    known: dict[tuple[str, bool], array[int]] = field(default_factory=dict, init=False, repr=False)
+    said: dict[bytes, Text] = field(default_factory=dict, init=False, repr=False)  # by `array` of the ids
 
     @property
     def ends(self) -> list[int]:
@@ -122,7 +123,7 @@ class Tokens:
         if new:  # tokenizers refuse none
             encoded = self.tokenizer(new, add_special_tokens=add_special_tokens, return_attention_mask=False)
             self.known.update(
-                ((text, add_special_tokens), ids) for text, ids in zip(new, encoded.input_ids, strict=True)
+                ((text, add_special_tokens), array("q", ids)) for text, ids in zip(new, encoded.input_ids, strict=True)
             )
         return [[*self.known[text, add_special_tokens]] for text in texts]
 
@@ -138,13 +139,13 @@ class Tokens:
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
         """The texts of token ids, which may be padded behind their end. Each row is decoded once: many cells say the same."""
-        names = [tuple(row) for row in rows]
+        names = [array("q", row).tobytes() for row in rows]
         if len(self.said) + len(names) > MOST_TEXTS:
             self.said.clear()
-        if new := [name for name in dict.fromkeys(names) if name not in self.said]:
+        if new := {name: row for name, row in zip(names, rows, strict=True) if name not in self.said}:
             ends, pad = self.ends, self.tokenizer.pad_token_id
-            texts = self.tokenizer.batch_decode([[*name] for name in new], skip_special_tokens=True)
-            own = (Text(text.strip(), _length(name, ends, pad)) for text, name in zip(texts, new, strict=True))
+            texts = self.tokenizer.batch_decode([*new.values()], skip_special_tokens=True)
+            own = (Text(text.strip(), _length(row, ends, pad)) for text, row in zip(texts, new.values(), strict=True))
             self.said.update(zip(new, own, strict=True))
         return [self.said[name] for name in names]
 
@@ -163,7 +164,7 @@ class LanguageModel(Tokens):
         return a_token * (self.inputs.tokens + generation.max_new_tokens) * generation.num_beams
 
 
-def _length(row: Sequence[int], stops: Sequence[int], pad: int) -> int:
+def _length(row: Ids, stops: Sequence[int], pad: int) -> int:
     """The number of tokens before EOS. A row without EOS ran to the limit, or is padded to a longer beam."""
     end = next((i for i, x in enumerate(row) if x in stops), None)
     if end is not None:

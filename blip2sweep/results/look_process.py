@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,19 +21,22 @@ TRIES = 2  # processes that may die or hang, before no further one is started
 
 
 class LookProcess:
-    """Starts with the first task, and again after one that died. Any number of requests may be under way; what a process
-    that died owed is lost.
+    """Starts with the first task, and again after one that died. Any number of requests may be under way.
 
-    seconds: after which a process that owes an answer is killed. given_up: why no process is started any more.
+    A process answers in the order of its requests. So the oldest one that a dead process owed is what it died of, and has
+    no answer; the next process is sent the others again.
+
+    seconds: after which a process that owes an answer, or takes no request, is killed. given_up: why no process is started
+    any more.
     """
 
     def __init__(self, output_dir: Path, seconds: float = SECONDS) -> None:
         self.output_dir, self.seconds = output_dir, seconds
-        self.given_up = ""
+        self.given_up = self._why = ""
         self._process: subprocess.Popen[str] | None = None
         self._died = 0
         self._number = 0  # of the last request
-        self._lost_before, self._why = 0, ""  # requests up to this number have no answer, and why
+        self._owed: dict[int, LookRequest] = {}  # requests without an answer, by number
 
     def warm(self, task: TaskJob) -> None:
         """Have it read a task's references while the worker does other things."""
@@ -42,53 +46,68 @@ class LookProcess:
     def ask(self, request: LookRequest) -> int:
         """Send a request. Returns its number, by which `answer` is asked for."""
         self._number += 1
-        if self.given_up:
-            self._lost_before, self._why = self._number, self.given_up
-            return self._number
-        try:
-            self._send({**request, "number": self._number})
-        except OSError:
-            self._lost(in_time=True)
+        if not self.given_up:
+            self._owed[self._number] = {**request, "number": self._number}
+            with self._in_time() as late:
+                try:
+                    self._send(self._owed[self._number])
+                except OSError:
+                    self._lost(in_time=late.is_alive())
         return self._number
 
     def answer(self, number: int) -> LookAnswer:
         """The answer to a request, also where there is none: its error then says why. Answers to earlier ones, for which
         nobody has asked, are dropped."""
-        if number <= self._lost_before:
-            return unknown(self._why)
+        while number in self._owed:
+            with self._in_time() as late:
+                found = self._read(number)
+                if found is not None:
+                    return found
+                self._lost(in_time=late.is_alive())
+        return unknown(self._why)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[threading.Timer]:
+        """The process is killed where what is done takes too long. What is raised ends it too: half of a line may have been
+        sent or read."""
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
-            return self._read(number) or self._lost(in_time=late.is_alive())
+            yield late
         except BaseException:
-            self.close()  # half of a line may have been read
+            self.close()
             raise
         finally:
             late.cancel()
 
     def _read(self, number: int) -> LookAnswer | None:
         """The answer of a process that lives."""
-        assert self._process is not None
         try:
+            if self._process is None:  # the last one died of an earlier request
+                self._send()
+            assert self._process is not None
             while True:
                 answer: LookAnswer = json.loads(_pipe(self._process.stdout).readline())
+                self._owed.pop(answer.get("number", 0), None)
                 if answer.get("number") == number:
                     return answer
         except (OSError, ValueError):
             return None
 
-    def _lost(self, in_time: bool) -> LookAnswer:
-        """In the place of an answer that did not come."""
+    def _lost(self, in_time: bool) -> None:
+        """The process answers nothing any more."""
         self._died += 1
         why = "it ended without an answer" if in_time else f"no answer within {self.seconds:.0f} s"
         self._why = f"the process that looks at cells: {why}"
-        self.given_up = self._why if self._died >= TRIES else ""
+        self._owed.pop(min(self._owed))
+        if self._died >= TRIES:
+            self.given_up = self._why
+            self._owed.clear()
         self.close()
-        return unknown(self._why)
 
     def close(self) -> None:
         """End the process. It writes nothing, so it may end at any time."""
-        process, self._lost_before = self._process, self._number
+        process = self._process
         if process is None:
             return
         self._kill()
@@ -103,17 +122,18 @@ class LookProcess:
             with contextlib.suppress(ProcessLookupError):  # with its children
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _send(self, request: LookRequest | WarmLook) -> subprocess.Popen[str]:
+    def _send(self, *requests: LookRequest | WarmLook) -> None:
+        """Send requests to the process. One that starts for it is sent all that is owed instead, where something is."""
         if self._process is None:
             command = [sys.executable, "-m", "blip2sweep.results.looking", str(self.output_dir)]
             # A session of its own: Ctrl-C and job signals are for the worker, which then closes the input.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
             )
+            requests = (*self._owed.values(),) or requests
         pipe = _pipe(self._process.stdin)
-        pipe.write(json.dumps(request) + "\n")
+        pipe.writelines(json.dumps(request) + "\n" for request in requests)
         pipe.flush()
-        return self._process
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

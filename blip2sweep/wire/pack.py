@@ -154,6 +154,7 @@ class Settings(TypedDict, total=False):
     stop: StopRequest  # cells that may stop before they have seen all images
     backend: BackendChoice  # of all cells in the pack; torch when absent
     processes: int  # that share each cell; 1 when absent
+    alone: bool  # no cell is computed in the turn of another; workers set it, no pack has it
     chat: Endpoint  # where cells with a chat model send their requests
     runner: str  # `module:Class`, in packs of version 0.1
     outside: dict[str, OutsideCode]  # of all cells of the sweep, for whoever reads its file; workers go by the cells'

@@ -130,6 +130,11 @@ class ByRounds:
         """What was kept of the cell's rounds is no longer needed."""
         remove_prefix(self.output_dir, job["key"])
 
+    def done_elsewhere(self, job: CellJob) -> None:
+        """What was begun of a cell in the turn of others is no longer needed."""
+        if self.companions.drop(job["key"]):
+            self.committed(job)
+
     def close(self) -> None:
         self.look.close()
 

@@ -77,9 +77,11 @@ def run_cell(
         if stop.now:
             give_up(job, common, journal, stop)
             raise Stopped from error
-        journal.write("failed", **common, columns=columns(job), **failure(error))
+        broken = any(text in str(error) for text in BROKEN_DEVICE)
+        ended = {"fatal": True} if broken else {}  # maybe by another cell, that was computed in its turn
+        journal.write("failed", **{**common, "columns": columns(job), **failure(error), **ended})
         say(job["key"], f"failed\n{traceback.format_exc()}")
-        if any(text in str(error) for text in BROKEN_DEVICE):
+        if broken:
             raise DeviceBroken from error
         return None
     commit(job, common, answered, files, journal, ledger)

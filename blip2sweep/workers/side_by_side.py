@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from blip2sweep.backends.backend import Answered, Backend, SideBySide
 from blip2sweep.machine import stopping
 from blip2sweep.machine.memory import is_out_of_memory
+from blip2sweep.machine.stopping import Stopped
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.rounds import Ask
 
@@ -71,7 +73,8 @@ class Going:
 class Companions:
     """Answers a cell, and takes others along.
 
-    begin: the rounds of a cell. lent: seconds that the last turn spent on others.
+    begin: the rounds of a cell. lent: seconds of the current turn that went to others, which whoever begins a
+    turn sets to 0.
     """
 
     def __init__(self, begin: Callable[[CellJob], Rounds]) -> None:
@@ -82,7 +85,6 @@ class Companions:
 
     def __call__(self, job: CellJob, ask: Ask, backend: Backend | None, later: Later) -> Answered:
         """The answer of a cell. Raises what its rounds raise."""
-        self.lent = 0.0
         own = self._going.pop(job["key"], None) or Going(self._begin(job))
         own.settle()
         while own.asks is not None:
@@ -91,40 +93,46 @@ class Companions:
                 backend.comes([own.asks, *(o.asks for o in others.values() if o.asks)] if others else [])
             own.go(ask)
             own.settle()
-            if own.asks is not None:
+            if own.asks is not None and others:
                 self._take_along(others, ask)
+                if stopping.asked():  # it goes on from the rounds that are kept, and no further one is begun
+                    raise Stopped(goes_on=True)
         assert own.answered is not None
         return own.answered
 
     def _others(self, job: CellJob, asks: CellJob, backend: Backend | None, later: Later) -> Mapping[str, Going]:
         """{key: later cell} that go with this one."""
-        found: dict[str, Going] = {}
         if self._alone or not isinstance(backend, SideBySide) or backend.fills(asks):
-            return found
-        kind = self._kind(job, backend)
-        for other in later.jobs if kind else ():
-            if len(found) + 1 == MOST:
-                break
-            going = self._began(other, later) if self._kind(other, backend) == kind else None
-            if going is not None and going.asks is not None and not backend.fills(going.asks):
-                found[other["key"]] = going
-        return found
+            return {}
+        kind = self._kind(job, backend, later)
+        alike = (other for other in later.jobs if kind and self._kinds.get(other["key"]) == kind)
+        began = ((other["key"], going) for other in alike if (going := self._began(other, later)) and going.asks)
+        first = dict(islice(began, MOST - 1))  # no further ones are begun, however few of these have a short round
+        return {key: going for key, going in first.items() if going.asks and not backend.fills(going.asks)}
 
-    def _kind(self, job: CellJob, backend: SideBySide) -> str | None:
+    def _kind(self, job: CellJob, backend: SideBySide, later: Later) -> str | None:
+        """What a cell has in common with others, which is found out for all later ones of its model at once."""
         if job["key"] not in self._kinds:
-            self._kinds[job["key"]] = backend.alike(job)
+            of_model = [job, *(other for other in later.jobs if other["model"] == job["model"])]
+            self._kinds |= {one["key"]: backend.alike(one) for one in of_model}
         return self._kinds[job["key"]]
 
     def _began(self, job: CellJob, later: Later) -> Going | None:
-        """A later cell on its way; None for one that has to wait for its turn."""
+        """A later cell on its way; None for one that has to wait for its turn, also where somebody else has it by now."""
         key = job["key"]
-        if key not in self._going and key not in self._failed and later.may_begin(job):
+        if stopping.asked() or key in self._failed or not later.may_begin(job):
+            return None
+        if key not in self._going:
             try:
                 self._going[key] = Going(self._begin(job))
                 self._going[key].settle()
             except Exception:
                 self._give_up(key)
         return self._going.get(key)
+
+    def drop(self, key: str) -> bool:
+        """Forget a cell that is done. Returns whether it was on its way."""
+        return self._going.pop(key, None) is not None
 
     def _take_along(self, others: Mapping[str, Going], ask: Ask) -> None:
         """Each of the others has its next round. They are judged while later ones are asked for."""

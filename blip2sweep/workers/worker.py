@@ -31,8 +31,8 @@ from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.stopped import asked
 from blip2sweep.results.unscored import is_scored
-from blip2sweep.wire.pack import CellJob, Pack
-from blip2sweep.workers.attempts import may_live, retry_mode
+from blip2sweep.wire.pack import CellJob, Pack, Settings
+from blip2sweep.workers.attempts import died_in, duration_group, half_batch, may_live, retry_mode
 from blip2sweep.workers.baselines import Baselines
 from blip2sweep.workers.by_rounds import ByRounds
 from blip2sweep.workers.in_context import run_in_context
@@ -44,7 +44,6 @@ from blip2sweep.workers.telling import Warnings
 from blip2sweep.workers.timing import MARGIN, Timing
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
-HALF_BATCH = 32  # the batch size after lack of memory, where it was automatic (64 on a CPU, 256 on a GPU)
 # Seconds to wait at the end for a cell that another worker is computing; longer where cells take longer.
 PATIENCE = 60.0
 
@@ -115,6 +114,7 @@ class Worker:
         attempts = self.ledger.refresh().attempts.get(job["key"], Attempts())
         verdict = retry_mode(attempts.failed_in([self.pack["run"]]))
         if self._done(job):
+            self._rounds.done_elsewhere(job)
             self._score_if_missing(job, attempts)
         elif verdict == "skip":
             self.failed = True
@@ -129,7 +129,7 @@ class Worker:
         return True
 
     def _run(self, job: CellJob, half: bool) -> None:
-        start = time.monotonic()
+        start, self._rounds.companions.lent = time.monotonic(), 0.0
         if (why := self._unusable.get(job["key"])) is not None:
             run_cell(job, partial(refuse, why), self.journal, self.pack, self.stop, self.ledger)
             return
@@ -143,7 +143,7 @@ class Worker:
 
     def _runner(self, job: CellJob, half: bool) -> Run:
         """What runs a cell. One that asks a chat model may need no back end, where all rounds are known."""
-        size = self._half_batch() if half else None
+        size = half_batch(self.pack["settings"]) if half else None
         ask = partial(self._round, batch_size=size)
         if self._rounds.applies(job):
             return partial(self._rounds, ask=ask, backend=self._ready(job), later=Later(self._todo, self._may_begin))
@@ -161,11 +161,6 @@ class Worker:
             self._rounds.expect(self.pack["cells"])
             self.backend = self._load_backend()
         return self.backend
-
-    def _half_batch(self) -> int:
-        """The batch size after lack of memory."""
-        batch_size = self.pack["settings"].get("batch_size")
-        return max(1, batch_size // 2) if batch_size else HALF_BATCH
 
     def _postpone_retry(self, job: CellJob, todo: deque[CellJob]) -> None:
         """Move a cell that just failed to the end, where it is tried again or counted as failed."""
@@ -204,8 +199,10 @@ class Worker:
         return not self._longest or self._longest.get(duration_group(job), 0.0) * MARGIN < seconds_left()
 
     def _load_backend(self) -> Backend:
-        """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
-        settings = self.pack["settings"]
+        """The back end. It gets the list of the coming cells, so that it keeps what later cells share. Where a cell ended the
+        process before this one each is alone from then on, because it may not have been the cell whose turn it was."""
+        own = (self.ledger.attempts.get(job["key"]) for job in self.pack["cells"])
+        settings: Settings = {**self.pack["settings"], "alone": died_in(self.pack["run"], own)}
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         as_usual()
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
@@ -230,12 +227,6 @@ def _guarded(work: Callable[[], int]) -> int:
         return STOPPED
     except DeviceBroken:
         return BROKEN
-
-
-def duration_group(job: CellJob) -> tuple[str, str]:
-    """The model and task, and whether something is trained. Cells that share them take about the same time."""
-    trained = " recover" if "recovery" in job else ""
-    return job["columns"]["model"], job["columns"]["task"] + trained
 
 
 def main(argv: list[str]) -> int:

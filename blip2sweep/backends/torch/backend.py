@@ -64,6 +64,7 @@ class TorchBackend:
         self.settings = settings
         self.device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.state: ModelState | None = None
+        self.loading = 0.0  # seconds of models for the cell that runs next
         self.shared_work = SharedWork(settings, self.device, self.task)
         self.together = Together(self.shared_work, settings)
         self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
@@ -89,11 +90,10 @@ class TorchBackend:
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         """Run one cell. Its recipe stays in the model until the next job."""
-        began = time.perf_counter()
         state = self._loaded(job)
         self.together.ended |= batch_size is not None  # memory ran out
         try:
-            return self._run(state, job, batch_size or self.settings.get("batch_size"), began)
+            return self._run(state, job, batch_size or self.settings.get("batch_size"))
         except Exception as error:
             state.patch.restore()
             if is_out_of_memory(error):
@@ -169,7 +169,7 @@ class TorchBackend:
         return ModelMade(state.loaded, expand(job["recipe"], state.loaded.anatomy), codes, job, folds)
 
     def _loaded(self, job: CellJob) -> ModelState:
-        name = canonical_json(job["model"])
+        name, began = canonical_json(job["model"]), time.perf_counter()
         if self.state is None or self.state.name != name:
             self.state = None  # free the last one first
             limit, remember = self.settings.get("cache_memory_gb"), self.shared_work.remember
@@ -177,10 +177,12 @@ class TorchBackend:
             if self.device == "cpu" and not self.settings.get("threads"):
                 torch.set_num_threads(threads_of_model(self.state.loaded.model, self.threads))
             self.shared_work.expect(self.state)
+            self.loading += time.perf_counter() - began
         return self.state
 
-    def _run(self, state: ModelState, job: CellJob, batch_size: int | None, began: float) -> Answered:
-        loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
+    def _run(self, state: ModelState, job: CellJob, batch_size: int | None) -> Answered:
+        began, propagates = time.perf_counter(), self._propagates(job)
+        loading, self.loading = self.loading, 0.0  # also where the worker had asked something of the cell before
         shared = self.together.of(state, job, batch_size)
         account, applying = shared.account if shared else Account(), time.perf_counter()
         if propagates:
@@ -198,7 +200,7 @@ class TorchBackend:
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state, account) | state.recoveries.columns | against_bf16
         cost |= flop_columns(evaluation.asked, planned, state.computed)
-        cost |= account.seconds_of(loaded_after, applied_after, time.perf_counter() - began)
+        cost |= account.seconds_of(loading, applied_after, loading + time.perf_counter() - began)
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
             Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),

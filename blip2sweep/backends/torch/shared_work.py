@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ class SharedWork:
         self.device, self.task, self.remember = device, task, mode != "off"
         self.jobs: Sequence[CellJob] = ()
         self.held: int | None = None
-        self._steps: tuple[Sequence[CellJob], dict[tuple[str, str | None], int]] = (), {}
+        self._steps: tuple[Sequence[CellJob], dict[tuple[str, str | None], int], dict[str, int]] = (), {}, {}
         self.store: Store | None = None
         if mode == "disk" and (folder := settings.get("cache_dir")):
             gigabytes = settings.get("cache_gb")
@@ -63,13 +63,18 @@ class SharedWork:
 
     def step(self, job: CellJob) -> int | None:
         """The number of a job among those that come; None where it is not expected."""
-        if self._steps[0] is not self.jobs:
-            self._steps = self.jobs, {piece_of(j): i for i, j in reversed([*enumerate(self.jobs)])}
-        return self._steps[1].get(piece_of(job))
+        return self._numbers()[0].get(piece_of(job))
 
     def first_step(self, key: str) -> int | None:
         """The number of the first job of a cell."""
-        return next((i for i, j in enumerate(self.jobs) if j["key"] == key), None)
+        return self._numbers()[1].get(key)
+
+    def _numbers(self) -> tuple[Mapping[tuple[str, str | None], int], Mapping[str, int]]:
+        """({job: its number}, {cell: the number of its first job})."""
+        if self._steps[0] is not self.jobs:
+            backwards = [*enumerate(self.jobs)][::-1]
+            self._steps = self.jobs, {piece_of(j): i for i, j in backwards}, {j["key"]: i for i, j in backwards}
+        return self._steps[1:]
 
     def shared(self, state: ModelState, job: CellJob) -> Shared:
         """`of` a job whose turn it is not."""

@@ -40,11 +40,11 @@ class Together:
     """Finds the later cells that are answered in a cell's turn. ended: each cell is alone from then on, such as once memory
     ran out. coming: rounds that are asked for next, the first of the cell whose turn it is.
 
-    work: what the cells of a worker share. settings: `data_workers`.
+    work: what the cells of a worker share. settings: `data_workers`, and `alone`, which it ends with.
     """
 
     def __init__(self, work: SharedWork, settings: Settings) -> None:
-        self.work, self.workers, self.ended = work, settings.get("data_workers") or 0, False
+        self.work, self.workers, self.ended = work, settings.get("data_workers") or 0, settings.get("alone", False)
         self.coming: Sequence[CellJob] = ()
         self._accounts: dict[Piece, Account] = {}  # of cells whose turn comes
         self._seen: set[Piece] = set()  # cells that had their turn, or were tried before it
@@ -72,12 +72,16 @@ class Together:
         self.ended = True
 
     def alike(self, state: ModelState, job: CellJob) -> str | None:
-        """What cells have in common that are answered together. None for a cell that is alone."""
-        return self._group(state, job) if self._allowed(state) else None
+        """What cells have in common whose rounds are answered together. None for a cell that is alone, also because its recipe
+        is not put into the model for one round and again for the next."""
+        return self._group(state, job) if self._allowed(state) and is_cheap(job) else None
 
     def fills(self, state: ModelState, job: CellJob, batch_size: int | None) -> bool:
-        """Whether a job's samples fill more than half a batch."""
-        return 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
+        """Whether a job gains nothing by others: its samples fill more than half a batch, or each cell is alone by now."""
+        return (
+            not self._allowed(state)
+            or 2 * len(self.work.task(job).samples) > self._sizes(state, job, batch_size).sequences.size
+        )
 
     # ---- which cells
 
@@ -180,8 +184,7 @@ class Together:
     def _put(self, state: ModelState, job: CellJob, account: Account) -> bool:
         """Put a cell's recipe into the model, where that is nothing but quantizing weights that can be remembered."""
         began, recipe = time.perf_counter(), recipe_of(state, job)
-        further = job["calibration"] or any("step" in entry for entry in job["recipe"])
-        if further or unknown_bytes(state, recipe) > state.weights.room:
+        if not is_cheap(job) or unknown_bytes(state, recipe) > state.weights.room:
             return False
         account.written = state.patch.apply(recipe).written
         account.applying = time.perf_counter() - began
@@ -206,6 +209,11 @@ def takes_part(job: CellJob) -> bool:
     """
     alone = {"chat", "recovery", "share"} & job.keys() or {"round", "share"} & job["task"].keys()
     return not alone and not any(entry.get("packed") or entry.get("input") for entry in job["recipe"])
+
+
+def is_cheap(job: CellJob) -> bool:
+    """Whether a cell's recipe is nothing but quantizing weights without calibration."""
+    return not job["calibration"] and not any("step" in entry for entry in job["recipe"])
 
 
 def unknown_bytes(state: ModelState, recipe: Recipe) -> int:

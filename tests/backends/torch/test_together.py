@@ -212,6 +212,7 @@ def test_what_fills_half_a_batch_gains_nothing(captions: tuple[list[Any], Ran]) 
     job = captions[0][1]
     backend = TorchBackend({"device": "cpu", "threads": 1, "batch_size": 2 * IMAGES - 1})
     assert [backend.fills(one) for one in (job, round_of(job, 0, IMAGES - 1))] == [True, False]
+    assert backend.loading > 0  # of the cell that runs next
     assert backend.alike(job) == backend.alike(round_of(captions[0][3], 0, 2))
     assert len({backend.alike(captions[0][i]) for i in range(3)}) == 3
     assert backend.alike({**job, "chat": {}}) is None
@@ -271,7 +272,12 @@ def test_a_process_that_shares_cells_runs_each_alone(captions: tuple[list[Any], 
 
 def test_what_is_calibrated_is_not_made_ready_before_its_turn() -> None:
     calibrated = ("quant=gptq", "calibration.n_samples=4", "blocks=0", "quant.bits=3")
-    assert Ran(jobs("part=vit", *calibrated, limit=2)).pictures == [2, 2]
+    found = Ran(these := jobs("part=vit", *calibrated, limit=2))
+    assert found.pictures == [2, 2]
+    base, cell = sorted(these, key=lambda job: job["key"] != job["baseline"])
+    assert found.backend.alike(base) is not None
+    assert found.backend.alike(cell) is None  # nor round by round with others
+    assert found.backend.alike({**base, "recipe": [{"step": "drop"}]}) is None
 
 
 def test_where_weights_cannot_be_remembered_each_is_alone(captions: tuple[list[Any], Ran]) -> None:
@@ -360,8 +366,17 @@ def test_where_cells_together_do_not_fit_each_is_alone(
 
 
 def test_a_worker_that_ran_out_of_memory_runs_each_alone(captions: tuple[list[Any], Ran]) -> None:
-    backend = TorchBackend({"device": "cpu", "threads": 1})
-    backend(captions[0][0], batch_size=2)
+    backend, first = TorchBackend({"device": "cpu", "threads": 1}), round_of(captions[0][1], 0, 1)
+    assert not backend.fills(first)
+    loading = backend.loading
+    cost = backend(captions[0][0], batch_size=2).cost
+    assert cost["seconds_load"] == loading < cost["seconds"]  # type: ignore[operator]
+    assert (backend.together.ended, backend.fills(first), backend.loading) == (True, True, 0)
+
+
+def test_a_worker_whose_cells_are_alone_runs_each_alone(captions: tuple[list[Any], Ran]) -> None:
+    backend = TorchBackend({"device": "cpu", "threads": 1, "alone": True})
+    assert backend.alike(captions[0][1]) is None
     assert backend.together.ended
 
 

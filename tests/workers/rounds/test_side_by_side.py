@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from blip2sweep.workers import side_by_side
 from blip2sweep.workers.side_by_side import Companions, Later, Rounds
 
 
-def cell(name: str, kind: str | None = "k", long: Sequence[int] = ()) -> Any:
+def cell(name: str, kind: str | None = "k", long: Sequence[int] = (), model: str = "m") -> Any:
     """A cell. kind: what it has in common with others. long: its rounds that fill a batch."""
-    return {"key": name, "kind": kind, "long": [*long]}
+    return {"key": name, "kind": kind, "long": [*long], "model": {"name": model}}
 
 
 def ask_of(job: Any, i: int) -> Any:
@@ -33,6 +32,8 @@ class Fake:
         self.needs, self.wrong = needs, wrong or {}
         self.asked, self.told, self.begun = list[str](), list[list[str]](), list[str]()
         self.companions = Companions(self.rounds)
+        self.model: Any = None  # that is loaded
+        self.then = dict[str, Callable[[], object]]()  # {round: what happens after it}
 
     def rounds(self, job: Any) -> Rounds:
         self.begun.append(job["key"])
@@ -47,14 +48,17 @@ class Fake:
         if name in self.wrong:
             raise self.wrong.pop(name)
         self.asked.append(name)
+        self.model = job["model"]
+        self.then.get(name, lambda: None)()
         return answer(name)
 
     # ---- of a back end
 
     def alike(self, job: Any) -> str | None:
-        return job["kind"]  # type: ignore[no-any-return]
+        return job["kind"] if job["model"] == self.model else None
 
     def fills(self, job: Any) -> bool:
+        self.model = job["model"]
         return job["round"] in job["long"]
 
     def comes(self, jobs: Sequence[Any]) -> None:
@@ -81,12 +85,6 @@ def answer(*said: str) -> Answered:
 
 def alone(needs: dict[str, int]) -> dict[str, list[str]]:
     return {name: [f"{name}{i}" for i in range(n)] for name, n in needs.items()}
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[None]:
-    with stopping.told_by(lambda: True):
-        yield
 
 
 def test_each_cell_has_its_own_rounds_and_those_of_others_come_with_them() -> None:
@@ -134,6 +132,31 @@ def test_only_so_many_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fake.told == [["a0", "b0"], ["b0", "c0"]]
 
 
+def test_no_further_cells_are_begun_where_many_have_long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those that go on from rounds that were kept: each would be read, and judged, in the turn of the first."""
+    monkeypatch.setattr(side_by_side, "MOST", 3)
+    fake = Fake({"a": 1, "b": 1, "c": 1, "d": 1})
+    fake.companions(cell("a"), fake, fake, Later([cell(x, long=[0]) for x in "bcd"]))  # type: ignore[arg-type]
+    assert fake.begun == ["a", "b", "c"]
+
+
+def test_a_cell_that_somebody_else_has_by_now_is_left_where_it_is() -> None:
+    fake, free = Fake({"a": 3, "b": 3}), {"b"}
+    fake.then["a1"] = free.clear
+    later = Later([cell("b")], lambda job: job["key"] in free)
+    fake.companions(cell("a"), fake, fake, later)  # type: ignore[arg-type]
+    assert fake.asked == ["a0", "b0", "a1", "b1", "a2"]
+    assert fake.companions.drop("b")
+    assert not fake.companions.drop("b")
+
+
+def test_cells_of_the_next_model_go_side_by_side_too() -> None:
+    """Although nobody knew what they have in common while the first one was loaded."""
+    fake = Fake({"a": 1, "b": 1, "c": 1, "d": 1})
+    assert fake.run(*map(cell, "ab"), *(cell(x, model="n") for x in "cd")) == alone(fake.needs)
+    assert fake.told == [["a0", "b0"], ["c0", "d0"]]
+
+
 def test_others_get_so_many_seconds_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "LONGEST", -1.0)
     fake = Fake({"a": 2, "b": 1})
@@ -175,9 +198,21 @@ def test_after_lack_of_memory_each_is_alone() -> None:
 
 def test_a_worker_that_has_to_end_goes_on_with_no_other_cell() -> None:
     fake = Fake({"a": 2, "b": 1})
-    with asked_to_stop():
+    with stopping.told_by(lambda: True):
         fake.companions(cell("a"), fake, fake, Later([cell("b")]))  # type: ignore[arg-type]
-    assert fake.asked == ["a0", "a1"]
+    assert (fake.asked, fake.begun) == (["a0", "a1"], ["a"])
+
+
+def test_a_worker_that_is_asked_to_end_while_others_run_begins_no_further_round() -> None:
+    """Which may be the rest of all images, for which no time is left."""
+    fake, ends = Fake({"a": 2, "b": 2, "c": 2}), list[bool]()
+    fake.then["b0"] = lambda: ends.append(True)
+    with stopping.told_by(lambda: bool(ends)):
+        found = fake.run(*map(cell, "abc"))["a"]
+    assert isinstance(found, Stopped)
+    assert found.goes_on
+    assert fake.asked[:2] == ["a0", "b0"]
+    assert "a1" not in fake.asked
 
 
 def test_what_ends_a_worker_ends_it_in_the_turn_of_another_cell_too() -> None:
