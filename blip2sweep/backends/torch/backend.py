@@ -13,39 +13,29 @@ from functools import partial
 import torch
 
 from blip2sweep.apply.calibration import layers
-from blip2sweep.apply.coded import coded
 from blip2sweep.apply.packed import packed_layers, split
-from blip2sweep.apply.patch import Applied, Made
 from blip2sweep.backends.backend import TORCH, Answered, Artifacts, NoImage, SecondRun
 from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
-from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
-from blip2sweep.backends.torch.model_state import ModelState, load_state, recipe_of
+from blip2sweep.backends.torch.model_in_turn import ModelInTurn
+from blip2sweep.backends.torch.model_state import ModelState, recipe_of
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
-from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
+from blip2sweep.backends.torch.recover import check_packed, prepare_device
 from blip2sweep.backends.torch.segments import source_of
-from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Account, Shared
-from blip2sweep.backends.torch.threads import evaluation_threads, threads_of_model
+from blip2sweep.backends.torch.threads import evaluation_threads
 from blip2sweep.backends.torch.timing import device_name, in_model, latency
 from blip2sweep.backends.torch.together import Together
 from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
-from blip2sweep.canonical import canonical_json
-from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
-from blip2sweep.compression.step import RECOVER
-from blip2sweep.errors import UserError
-from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
-from blip2sweep.recipe.compact import expand
-from blip2sweep.tasks import PlannedTasks, TaskData
+from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
@@ -53,7 +43,7 @@ from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 
-class TorchBackend:
+class TorchBackend(ModelInTurn):
     """Evaluates the cells of a pack one after the other.
 
     settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` (on disk), `cache_memory_gb` (on the device and on
@@ -61,17 +51,8 @@ class TorchBackend:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.state: ModelState | None = None
-        self.loading = 0.0  # seconds of models for the cell that runs next
-        self.shared_work = SharedWork(settings, self.device, self.task)
+        super().__init__(settings)
         self.together = Together(self.shared_work, settings)
-        self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
-        self._tasks = PlannedTasks()
-        # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
-        self.threads = settings.get("threads") or torch.get_num_threads()
-        torch.set_num_threads(self.threads)
 
     @classmethod
     def identity(cls, choice: BackendChoice) -> JsonObject:
@@ -111,12 +92,6 @@ class TorchBackend:
     def comes(self, jobs: Sequence[CellJob]) -> None:
         self.together.coming = jobs
 
-    def task(self, job: CellJob) -> TaskData:
-        """The data of a job's task, read once."""
-        if "planned" not in job["task"]:
-            raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
-        return self._tasks(job["task"])
-
     # ---- latency
 
     ROUNDS, RUNS_ALL = True, False
@@ -148,37 +123,6 @@ class TorchBackend:
     def _whole(self, job: CellJob) -> TaskData:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
-
-    def plain(self, job: CellJob) -> Loaded:
-        """The job's model as it was loaded, until the next job."""
-        state = self._loaded(job)
-        state.patch.restore()
-        return state.loaded
-
-    def quantized(self, job: CellJob) -> Loaded:
-        """The job's model with its recipe in it, until the next job."""
-        state = self._loaded(job)
-        self._apply(state, job, recipe_of(state, job))
-        return state.loaded
-
-    def made(self, job: CellJob) -> ModelMade:
-        """The job's model with its recipe in it and its codes, to be written, until the next job."""
-        state = self._loaded(job)
-        recipe = recipe_of(state, job)
-        codes, folds = coded(state.patch, recipe, *self._ready(state, job, recipe))
-        return ModelMade(state.loaded, expand(job["recipe"], state.loaded.anatomy), codes, job, folds)
-
-    def _loaded(self, job: CellJob) -> ModelState:
-        name, began = canonical_json(job["model"]), time.perf_counter()
-        if self.state is None or self.state.name != name:
-            self.state = None  # free the last one first
-            limit, remember = self.settings.get("cache_memory_gb"), self.shared_work.remember
-            self.state = load_state(name, job, self.device, limit, remember)
-            if self.device == "cpu" and not self.settings.get("threads"):
-                torch.set_num_threads(threads_of_model(self.state.loaded.model, self.threads))
-            self.shared_work.expect(self.state)
-            self.loading += time.perf_counter() - began
-        return self.state
 
     def _run(self, state: ModelState, job: CellJob, batch_size: int | None) -> Answered:
         began, propagates = time.perf_counter(), self._propagates(job)
@@ -235,22 +179,6 @@ class TorchBackend:
         first = ("share" not in job or job["share"]["rank"] == 0) and job["task"].get("places", "0-").startswith("0-")
         first &= "round" not in job["task"]
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
-
-    def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        """Put a recipe into the model. In a further round of the same cell it is there already, unless another process
-        waits for what is calibrated."""
-        key, last = state.in_model or ("", None)
-        waits, here = "share" in job and job.get("calibration"), last is not None and last is state.patch.last
-        if "places" in job["task"] and key == job["key"] and last and here and not waits:
-            return last
-        applied = state.patch.apply(recipe, *self._ready(state, job, recipe))
-        state.in_model = job["key"], applied
-        return applied
-
-    def _ready(self, state: ModelState, job: CellJob, recipe: Recipe) -> tuple[dict[str, Prepared], Made]:
-        """What calibration made of the layers, and what was made for the steps, as `Patch.apply` takes them."""
-        prepared = prepare(state, job, recipe.until(RECOVER), self.device, self.shared_work.store)
-        return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
     def _evaluate(
         self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None, anew: bool = False
