@@ -127,7 +127,7 @@ def test_whatever_is_timed_is_there_under_its_name() -> None:
     }
     assert found == {
         "backends.torch.batching": {"Clock.stage"}, "apply.patch": {"Patch.apply"},
-        "backends.torch.backend": {"TorchBackend.__call__"}, "results.look_process": {"LookProcess.__call__"},
+        "backends.torch.backend": {"TorchBackend.__call__"}, "results.look_process": {"LookProcess.answer"},
         "backends.shares": {"Joiner.rounds"}, "results.prefixes": {"write_prefix"},
         "models.opt": {"Opt.prompt_ids", "Opt.reference_ids", "Opt.prefill", "Opt.prefix", "Prefix.prefill", "Prefilled.generate"},
         "models.image_text.language": {"Decoder.prompt_ids", "Decoder.reference_ids", "Decoder.prefill", "Decoder.prefix"},

@@ -226,12 +226,15 @@ def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
     work = Work(tmp_path, cells)
     work("base")
 
-    def full(fd: int) -> None:
-        if "prefixes" in os.readlink(f"/proc/self/fd/{fd}"):  # noqa: PTH115
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if "prefixes" in target.parts:
             raise OSError(28, "No space left on device")
+        return replace(path, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.os, "fsync", full)
+        patched.setattr(files.Path, "replace", full)
         assert work("same") is None
     assert [e["kind"] for e in events(tmp_path) if e["event"] == "failed"] == ["disk_full"]
     assert work.backend.asked[1:] == ["0-64"]
