@@ -1,6 +1,7 @@
 """A step of writing through an OPT's own modules, without what transformers does around them for every token.
 
-It makes masks and positions, looks up how attention is computed, and gathers outputs, of blocks too. The same products and sums are made here, in the same order, so logits are equal to the last bit.
+It makes masks and positions, looks up how attention is computed, and gathers outputs, of blocks too. The same products
+and sums are made here, in the same order, so logits are equal to the last bit.
 """
 
 from __future__ import annotations
