@@ -4,6 +4,7 @@ all tokens of a prompt through all of the last block, texts written by transform
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py                 # the embedded models
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --last-block --reading    # what the last block alone saves of prompts
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --writing --bits 3    # what steps and a cache with room save alone
+    OMP_NUM_THREADS=1 python scripts/bench_tokens.py --alone --bits 3    # the same, timed around the writing of tokens
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --only llava    # a random model with 576 tokens a picture
     OMP_NUM_THREADS=1 python scripts/bench_tokens.py --dtype bfloat16 --bits 3 --rounds 1    # what differs there
 
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -78,22 +79,23 @@ def loaded_model(name: str, dtype: str) -> Iterator[Loaded]:
 def measure(loaded: Loaded, case: Case, bits: int | None, args: argparse.Namespace) -> str:
     """A line of the table."""
     data = load_task(composer().config((f"task={case.task}", f"task.limit={case.samples}"))["task"])
-    alone, most = args.last_block or args.writing, 1 if args.reading else 10 if case.task == VQA else 32
+    writing = args.writing or args.alone
+    alone, most = args.last_block or writing, 1 if args.reading else 10 if case.task == VQA else 32
     generation = Generation(ASKED[case.model] if case.task == VQA else None, 1, most)
     features = evaluate(loaded, data, generation, nll_references=0).features
-    whole, references = pieces.ROWS, 0 if args.reading or args.writing else 1
+    whole, references = pieces.ROWS, 0 if args.reading or writing else 1
 
     def run(new: bool) -> Evaluation:
         same = new or alone
         pieces.ROWS = whole if same else case.samples
-        with as_it_was(last_block=not (new or args.writing), writing=not (new or args.last_block)):
+        with as_it_was(last_block=not (new or writing), writing=not (new or args.last_block)):
             return evaluate(loaded, data, generation, features=features, anew=not same, nll_references=references)
 
     tokens = [_tokens(loaded, case, partial(run, new)) for new in (False, True)]
     told = "full precision" if bits is None else f"{bits} bits"
     return (
         f"| {case.model} | {case.task}, {case.samples} | {told} | {tokens[0]:.1f} → {tokens[1]:.1f} "
-        f"| {_seconds(run, args.rounds)} | {_differ(run(False).records, run(True).records)} |"
+        f"| {_seconds(run, args.rounds, args.alone)} | {_differ(run(False).records, run(True).records)} |"
     )
 
 
@@ -110,17 +112,38 @@ def as_it_was(*, last_block: bool, writing: bool) -> Iterator[None]:
         yield
 
 
-def _seconds(run: Callable[[bool], object], rounds: int) -> str:
-    """Medians of both ways, and of their ratio in a round."""
+def _seconds(run: Callable[[bool], object], rounds: int, alone: bool) -> str:
+    """Medians of both ways, and of their ratio in a round. alone: of the writing of tokens, without reading and what follows."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(rounds):
         for new in random.sample((False, True), 2):
-            start = time.process_time()
-            run(new)
-            seconds[new].append(time.process_time() - start)
+            with _timed_writing() if alone else nullcontext() as own:
+                start = time.process_time()
+                run(new)
+                seconds[new].append(time.process_time() - start if own is None else sum(own))
     before, after = (statistics.median(seconds[new]) for new in (False, True))
     ratio = statistics.median(a / b for a, b in zip(seconds[False], seconds[True], strict=True))
     return f"{before:.3f} → {after:.3f} | {ratio:.2f}"
+
+
+@contextmanager
+def _timed_writing() -> Iterator[list[float]]:
+    """The processor seconds in which tokens are written inside, one number for each batch."""
+    found: list[float] = []
+
+    def timed(write: Callable[..., object]) -> Callable[..., object]:
+        def writing(*given: Any) -> object:
+            start = time.process_time()
+            out = write(*given)
+            found.append(time.process_time() - start)
+            return out
+
+        return writing
+
+    with ExitStack() as changes:
+        for owner, name in ((opt.Prefilled, "greedy"), (prefilled.Prefilled, "_greedy")):
+            changes.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        yield found
 
 
 def _differ(old: Sequence[Record], new: Sequence[Record]) -> str:
@@ -147,6 +170,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--last-block", action="store_true", help="as it was in the last block of prompts alone")
     parser.add_argument("--writing", action="store_true", help="as it was in writing alone; nothing is scored")
+    parser.add_argument("--alone", action="store_true", help="as --writing, timed around the writing of tokens")
     parser.add_argument(
         "--reading", action="store_true", help="prompts are read, one token is written, nothing is scored"
     )

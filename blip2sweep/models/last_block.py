@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,8 +92,9 @@ def kind_of(block: Any) -> Kind | None:
 
 
 def watched(module: nn.Module) -> bool:
-    """Whether it has hooks, or another forward than its class: a dropped block, or one that a device_map placed."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    """Whether it has hooks, or another forward than its class: a dropped or compiled block, or one that a device_map placed."""
+    own = "forward" in vars(module) or module._compiled_call_impl is not None
+    return bool(own or module._forward_hooks or module._forward_pre_hooks or _has_any_global_hook())
 
 
 # ---- forwards of a block

@@ -7,16 +7,14 @@ gaps what the copies save (docs/decisions.md#sharing).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 ROOM = 4  # tokens
+ALIGNED = 16  # bytes
 
 
 class RoomyLayer(DynamicLayer):
@@ -71,10 +69,20 @@ def _with_room(used: Tensor, states: Tensor) -> Tensor:
     return torch.cat([used, states, spare], -2)
 
 
-def make_room(cache: DynamicCache) -> None:
-    """Give the layers of a cache on a CPU room. Attention there sums in the same order, whatever the strides."""
+def make_room(cache: Cache) -> None:
+    """Give the layers of a cache on a CPU room. Attention there sums in the same order, whatever the strides, where what a token
+    has in a head takes whole vectors. Otherwise the order follows where each head begins in memory.
+
+    Another kind of cache stays as it is: BLIP's is two, one of which no token is added to.
+    """
+    if type(cache) is not DynamicCache:
+        return
     cache.layers = [RoomyLayer(layer) if _plain(layer) else layer for layer in cache.layers]
 
 
 def _plain(layer: Any) -> bool:
-    return type(layer) is DynamicLayer and layer.is_initialized and layer.keys.device.type == "cpu"
+    return type(layer) is DynamicLayer and layer.is_initialized and all(map(_allows_room, (layer.keys, layer.values)))
+
+
+def _allows_room(states: Tensor) -> bool:
+    return states.device.type == "cpu" and states.shape[-1] * states.element_size() % ALIGNED == 0

@@ -1,7 +1,7 @@
 """A step of writing through an OPT's own modules, without what transformers does around them for every token.
 
-It makes masks and positions, looks up how attention is computed, and gathers outputs, of blocks too. For a small model that
-is a tenth of a step. The same products and sums are made here, in the same order, so logits are equal to the last bit.
+It makes masks and positions, looks up how attention is computed, and gathers outputs, of blocks too. The same products
+and sums are made here, in the same order, so logits are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from blip2sweep.models.last_block import OPT, kind_of, watched
 
@@ -36,10 +38,14 @@ def _known(model: Any) -> bool:
     if [(type(x).__module__, type(x).__name__) for x in parts] != [(HOME, name) for name in CLASSES]:
         return False
     weight, attention = decoder.embed_positions.weight, decoder.config._attn_implementation
-    if (weight.dtype, weight.device.type, attention) != (torch.float32, "cpu", "sdpa") or model.training:
+    if (weight.dtype, weight.device.type, attention) != (torch.float32, "cpu", "sdpa"):
         return False
-    blocks = all(kind_of(block) is OPT for block in decoder.layers)
-    return blocks and not any(map(watched, model.modules()))
+    if ALL_ATTENTION_FUNCTIONS["sdpa"] is not sdpa_attention_forward:
+        return False
+    if not all(kind_of(block) is OPT for block in decoder.layers):
+        return False
+    trained = any(x.training for x in (*parts, *(block.self_attn for block in decoder.layers)))
+    return not trained and not any(map(watched, model.modules()))
 
 
 def _step(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:

@@ -46,10 +46,13 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 def made(name: str) -> Any:
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
+    return random_weights(MODELS[name]())
+
+
+def random_weights(model: PreTrainedModel) -> Any:
     for parameter in model.parameters():  # biases and norms too
         nn.init.normal_(parameter.data, 1.0 if parameter.dim() == 1 else 0.0, 0.2)
-    return model
+    return model.eval()
 
 
 def block(model: Any) -> Any:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from blip2sweep.models.bert import Seen
 from blip2sweep.models.decoder import select, unchanged
 from blip2sweep.models.room import ROOM, RoomyLayer, make_room
 from blip2sweep.tasks import Generation
-from tests.models.decoders import made
+from tests.models.decoders import OPT, made, random_weights
 from tests.models.written import Written, ends_of, generated
 
+HEAD = 4  # its width
 MODELS = ("opt", "llama", "mistral", "qwen2")  # of text alone, whose rows write different texts
 
 
@@ -45,19 +48,30 @@ def test_room_rounds_nothing_otherwise_in_half_precision(name: str, dtype: torch
     assert found.same(plain)
 
 
+@pytest.mark.parametrize("width", [8, 9])
+def test_logits_are_those_without_room_whatever_a_head_is_wide(width: int) -> None:
+    """Heads of 9 float32 begin anywhere in a vector of a CPU, which then sums in another order."""
+    sizes: Any = {**OPT, "hidden_size": 4 * width, "word_embed_proj_dim": 4 * width}
+    torch.manual_seed(0)
+    model = random_weights(OPTForCausalLM(OPTConfig(**sizes)))
+    found, plain = (Written(model, Generation(None, 1, 14), ends_of(model), room) for room in (True, False))
+    assert found.same(plain)
+    assert {type(layer) for layer in found.cache.layers} == {DynamicLayer if width == 9 else RoomyLayer}
+
+
 def caches() -> tuple[DynamicCache, DynamicCache]:
     """With room, and without, of the same keys and values."""
     found = DynamicCache(), DynamicCache()
     for cache in found:
         torch.manual_seed(0)
-        cache.update(torch.randn(6, 2, 5, 3), torch.randn(6, 2, 5, 3), 0)
+        cache.update(torch.randn(6, 2, 5, HEAD), torch.randn(6, 2, 5, HEAD), 0)
     make_room(found[0])
     return found
 
 
 def add(cache: DynamicCache, tokens: int, seed: int) -> None:
     states = torch.Generator().manual_seed(seed)
-    shape = len(cache.layers[0].keys), 2, tokens, 3
+    shape = len(cache.layers[0].keys), 2, tokens, HEAD
     got = cache.update(torch.randn(shape, generator=states), torch.randn(shape, generator=states), 0)
     assert all(a is b for a, b in zip(got, (cache.layers[0].keys, cache.layers[0].values), strict=True))
 
@@ -104,3 +118,13 @@ def test_layers_of_other_kinds_stay() -> None:
     cache.layers = [DynamicSlidingWindowLayer(sliding_window=4), DynamicLayer()]  # the second one has read nothing
     make_room(cache)
     assert [type(layer) for layer in cache.layers] == [DynamicSlidingWindowLayer, DynamicLayer]
+
+
+def test_a_cache_of_another_kind_stays() -> None:
+    """As BLIP's, whose layers cannot be set."""
+    states = torch.ones(2, 3, 4)
+    cache = Seen(states, states[..., 0])
+    for half in (cache.self_attention_cache, cache.cross_attention_cache):
+        half.update(torch.randn(2, 2, 5, HEAD), torch.randn(2, 2, 5, HEAD), 0)
+    make_room(cache)
+    assert [type(layer) for layer in cache.layers] == [DynamicLayer] * 2

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from blip2sweep.models.load import load
 from blip2sweep.models.steps import own_step
@@ -104,6 +105,11 @@ def replace_decoder(model: Any) -> None:
     model.model.decoder.__class__ = type("OPTDecoder", (type(model.model.decoder),), {"__module__": __name__})
 
 
+def compile_block(model: Any) -> None:
+    """In place. Nothing is compiled before the first call."""
+    model.get_decoder().layers[0].compile()
+
+
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "hook in a block": hook,
     "hook on the decoder": hook_decoder,
@@ -114,6 +120,8 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "half precision": lambda model: model.to(torch.bfloat16),
     "training": lambda model: model.train(),
     "one block in training": lambda model: model.get_decoder().layers[0].train(),
+    "one dropout in training": lambda model: model.get_decoder().layers[0].self_attn.train(),
+    "compiled block": compile_block,
     "eager attention": lambda model: model.set_attn_implementation("eager"),
 }
 
@@ -124,6 +132,20 @@ def test_nothing_else_is_known(what: str) -> None:
     assert known(model)
     CHANGES[what](model)
     assert not known(model)
+
+
+def test_nothing_is_known_under_a_hook_on_all_modules() -> None:
+    model, hook = made("opt"), nn.modules.module.register_module_forward_pre_hook(lambda *_: None)
+    try:
+        assert not known(model)
+    finally:
+        hook.remove()
+    assert known(model)
+
+
+def test_nothing_is_known_where_sdpa_is_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", lambda *_, **__: None)
+    assert not known(made("opt"))
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"opt", "opt-350m"}))
