@@ -160,6 +160,8 @@ class Together:
             if not known and not self._put(state, job, shared.account):
                 return []
             found = self._encoded(state, job, shared, sizes)
+            if read := sum(own.hits.get("disk", 0) for own in segments):
+                shared.account.hits["disk"] = shared.account.hits.get("disk", 0) + read
         except Exception as error:
             self._seen.add(piece_of(job))
             self.ended |= is_out_of_memory(error)
