@@ -5,7 +5,8 @@
 
 A folder is made by real commands: sweeps with failed, requeued, calibrated and repeated cells, and imported rows. Each try
 copies it, damages one file (a flip, a cut, a hole, a block of noughts, lines lost, moved or said twice, an odd line, the file
-gone), and has the verbs' own functions read it. What they show is compared with what the whole folder shows. A try is
+gone), and has the verbs' own functions read it; in every other try they read lines together however few there are, as those of
+a large ledger. What they show is compared with what the whole folder shows. A try is
 
     silent     when a value differs, or is new, and no message names the file or its cell
     traceback  when anything but a message of one line comes out
@@ -45,6 +46,7 @@ from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.reporting.worst import worst_samples
+from blip2sweep.results import line_batches
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, stem
@@ -356,6 +358,17 @@ def looked_at(outputs: Path, looks: Sequence[Look]) -> tuple[Shown, str]:
         return shown(outputs, looks), said.getvalue()
 
 
+@contextlib.contextmanager
+def together(few: bool) -> Iterator[None]:
+    """few: whether lines are parsed together however few there are, as those of a large ledger are."""
+    before = line_batches.LEAST, line_batches.FEW
+    line_batches.LEAST, line_batches.FEW = (1, 1) if few else before
+    try:
+        yield
+    finally:
+        line_batches.LEAST, line_batches.FEW = before
+
+
 def fuzz(
     whole: Path, scratch: Path, tries: int, seed: int, looks: Sequence[Look] = ALL, progress: bool = False
 ) -> Found:
@@ -370,7 +383,8 @@ def fuzz(
         where = f"seed {seed}, try {i}: {how} {path.relative_to(outputs)}"
         try:
             some = looks if i % EVERY == 0 else tuple(x for x in looks if x is not _reports)
-            _compare(found, truth, *looked_at(outputs, some), path, where)
+            with together(few=i % 2 == 1):
+                _compare(found, truth, *looked_at(outputs, some), path, where)
         except Exception:
             found.tracebacks.append(f"{where}\n{traceback.format_exc()}")
         shutil.rmtree(outputs)

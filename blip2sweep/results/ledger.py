@@ -135,7 +135,7 @@ class Ledger:
                 event, key, name, record = line
                 attempts = self._attempts_of(key)
                 attempts.add_known(event, name, record)
-                if event == "result" or self._rivals:
+                if event == "result" or self._rivals or attempts.rivals:
                     self._note(key, event, attempts, record)
             else:
                 self._keep(line)

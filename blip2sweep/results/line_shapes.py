@@ -17,6 +17,7 @@ from blip2sweep.wire.lines import line_of
 
 CUT = b',"'
 EVENTS = ("started", "result", "measured")  # of which a ledger has many lines of one shape
+PLAIN = ("key", "time", "source", "attempt")  # fields that name a line, and are no objects
 
 
 class Leaf(NamedTuple):
@@ -62,12 +63,15 @@ class Shape:
 
 def shape_of(pieces: Sequence[bytes]) -> Shape | None:
     """The shape of a line that is cut into these pieces, without its checksum. None where its lines cannot be parsed
-    together: they are few, or have objects in objects, texts in lists, a name twice or texts that end in a comma."""
+    together: they are few, or have objects in objects, texts in lists, a name twice or texts that end in a comma, or another
+    field has the checksum's name."""
     try:
         record = line_of(orjson.loads(CUT.join(pieces) + b"}"))
     except ValueError:
         return None
-    if record is None or record["event"] not in EVENTS:
+    if record is None or record["event"] not in EVENTS or "crc" in record:
+        return None
+    if any(isinstance(record.get(name), dict) for name in PLAIN):
         return None
     leaves = [leaf for name, value in record.items() for leaf in _leaves(name, value)]
     leaves[0] = leaves[0]._replace(before=b'{"' + leaves[0].before)

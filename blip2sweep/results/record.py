@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from blip2sweep.results.line_shapes import Shape
+from blip2sweep.results.line_shapes import Leaf, Shape
 from blip2sweep.results.packed import Column, packed
 
 T = TypeVar("T")
@@ -70,19 +70,19 @@ class _Growing:
         self._lists: list[list[object]] = [[] for _ in shape.leaves]
         self._tables = [Table({}, 0)]  # the lines', and those of objects in them
         for leaf, values in zip(shape.leaves, self._lists, strict=True):
-            self._place(leaf.names if not leaf.is_empty else (*leaf.names, ""), values)
+            self._place(leaf, values)
         self.table = self._tables[0]
 
-    def _place(self, names: Sequence[str], values: list[object]) -> None:
-        columns = self._tables[0].columns
-        if len(names) == 1:
-            columns[names[0]] = values
+    def _place(self, leaf: Leaf, values: list[object]) -> None:
+        columns, name = self._tables[0].columns, leaf.names[0]
+        if len(leaf.names) == 1 and not leaf.is_empty:
+            columns[name] = values
             return
-        if names[0] not in columns:
-            columns[names[0]] = inner = Table({}, 0)
+        if name not in columns:
+            columns[name] = inner = Table({}, 0)
             self._tables.append(inner)
-        if names[1]:
-            self._tables[-1].columns[names[1]] = values
+        if not leaf.is_empty:
+            self._tables[-1].columns[leaf.names[1]] = values
 
     def extend(self, values: Sequence[list[object]]) -> int:
         """Add the values of each leaf. Returns the place of the first line among them."""

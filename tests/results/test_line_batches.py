@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from blip2sweep.console import remarks
 from blip2sweep.results import line_batches as module
-from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.ledger import Ledger, attempt_id
 from blip2sweep.results.line_batches import Batches, Kept
 from blip2sweep.results.lines import parse, sealed
 from blip2sweep.results.record import Tables
@@ -99,6 +99,21 @@ def test_one_line_of_another_shape_among_many(other: dict[str, Any]) -> None:
     assert as_lines(found) == one_by_one(lines)
 
 
+@pytest.mark.parametrize("odd", [
+    {"o": {"": 1}}, {"o": {"": 1, "a": 2}}, {"": {"": 1}}, {"": 1}, {"crc": 1}, {"crc": {"x": 1}}, {"o": {"crc": 1}},
+    {"attempt": {"x": 1}}, {"attempt": {}}, {"attempt": [1]}, {"time": {"x": 1}}, {"time": {}, "attempt": None}, {"key": {"x": 1}},
+], ids=str)  # fmt: skip
+def test_fields_that_no_version_writes_are_what_they_are_one_by_one(odd: dict[str, Any]) -> None:
+    """Empty names, the checksum's name, and objects where a text names the line."""
+    plain = {"event": "started", "time": 1.0, "host": "h", "pid": 1, "key": "k", "attempt": "a"}
+    lines = [sealed(plain | odd, i)[:-1] for i in range(12)]
+    found = Batches(Tables()).read(lines, 0)
+    assert found is not None
+    assert as_lines(found) == one_by_one(lines)
+    names = {one.name for one in found if isinstance(one, Kept)}
+    assert names <= {attempt_id(cast("Any", plain | odd))}
+
+
 def test_a_ledger_of_lines_that_all_differ_is_soon_read_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FEW", 8)
     monkeypatch.setattr(module, "WASTED", 20)
@@ -169,3 +184,32 @@ def test_what_is_read_of_damaged_journals_is_what_it_was_one_by_one(
     together = seen(kept, capsys)
     monkeypatch.setattr(module, "LEAST", 10**9)
     assert seen(kept, capsys) == together
+
+
+def test_rivals_are_told_at_the_next_line_of_a_cell_whose_longest_result_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are of lines that are read one by one: no result came with these lines."""
+    (tmp_path / "predictions").mkdir()
+    head = {"time": 1.0, "host": "h", "pid": 1, "key": "k"}
+    cut = {"reason": "r", "stop": "close", "margin": 0.1, "images": 3, "of": 8}
+    results = [
+        {"event": "result", **head, "attempt": a, "predictions": a * 12, "replaces": [], **more}
+        for a, more in (("a", {"stopped": cut}), ("b", {"stopped": cut}), ("c", {}))
+    ]
+    for name in "ab":
+        (tmp_path / "predictions" / f"k-{name * 12}.json").write_text("{}")
+    lines = [sealed(one, i) for i, one in enumerate([*results, {"event": "started", **head, "attempt": "d"}])]
+    path, found = tmp_path / "journals" / "w.jsonl", []
+    path.parent.mkdir()
+    for least in (1, 10**9):
+        monkeypatch.setattr(module, "LEAST", least)
+        remarks.forget()
+        path.write_bytes(b"".join(lines[:3]))
+        ledger = Ledger(tmp_path, measured=True).refresh()
+        path.write_bytes(b"".join(lines))
+        ledger.refresh()
+        found.append((ledger.attempts["k"].rivals, capsys.readouterr().err))
+    assert found[0] == found[1]
+    assert found[0][0] == ["a", "b"]
+    assert "1 cell with results that do not know each other" in found[0][1]
