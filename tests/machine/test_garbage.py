@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,8 +46,11 @@ def test_a_process_looks_seldom_and_at_its_end_at_nothing(
 ) -> None:
     told = "lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000)"  # runs last: it is registered first
     run = f"import atexit, gc, runpy; atexit.register({told}); runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    plain = {
+        k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"
+    }  # which a command run in this process leaves
     done = subprocess.run(
-        [sys.executable, "-c", run, *words], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-c", run, *words], capture_output=True, text=True, check=False, cwd=tmp_path, env=plain
     )
     assert (done.returncode, done.stdout) == (code, f"{OBJECTS} True\n"), done.stderr
 
