@@ -15,9 +15,7 @@ from blip2sweep.wire.lines import Line, line_of
 LINES = 1024  # that are read together, at most
 LEAST = 64  # that are worth it
 FEW = 8  # lines of one shape that are as quickly parsed one by one
-WASTED = (
-    4096  # lines that were cut in vain, more than those that were not, after which a ledger's lines are no more cut
-)
+WASTED = 4096  # lines that were cut in vain, beyond those that were not, after which none of a ledger's are cut
 Pieces = list[bytes]
 # Lines that may have one shape: (number of pieces, the first), numbers of further pieces, their names.
 Kind = tuple[tuple[int, bytes], tuple[int, ...], tuple[bytes, ...]]

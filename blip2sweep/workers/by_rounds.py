@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -121,10 +120,10 @@ class ByRounds:
         return self.joined.rounds(job, [known, found] if known else [found])
 
     def _keeping(self, job: CellJob, known: Answered, steps: Sequence[int]) -> Callable[[], None]:
-        """What keeps a round on disk, once; nothing where it is the whole cell and nothing is left to judge."""
+        """What keeps a round on disk; nothing where it is the whole cell and nothing is left to judge."""
         if len(steps) == 2 and steps[-1] == self.joined.images(job):
             return _nothing
-        return cache(lambda: write_prefix(self.output_dir, job["key"], _prefix(steps[-1], known)))
+        return lambda: write_prefix(self.output_dir, job["key"], _prefix(steps[-1], known))
 
     def committed(self, job: CellJob) -> None:
         """What was kept of the cell's rounds is no longer needed."""

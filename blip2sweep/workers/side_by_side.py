@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -126,7 +127,7 @@ class Companions:
             try:
                 self._going[key] = Going(self._begin(job))
                 self._going[key].settle()
-            except Exception:
+            except Exception:  # its own turn, which begins it again, tells it
                 self._give_up(key)
         return self._going.get(key)
 
@@ -140,7 +141,7 @@ class Companions:
         for key, other in others.items():
             if stopping.asked() or self.lent > LONGEST:
                 break
-            self._try(key, lambda other=other: other.go(ask))  # type: ignore[misc]
+            self._try(key, partial(other.go, ask))
             self.lent = last + time.monotonic() - began
         for key, other in others.items():
             self._try(key, other.settle)
@@ -149,7 +150,7 @@ class Companions:
     def _try(self, key: str, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception as error:
+        except Exception as error:  # the same
             self._give_up(key)
             self._alone |= is_out_of_memory(error)
 

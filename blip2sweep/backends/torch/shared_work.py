@@ -26,7 +26,8 @@ class SharedWork:
     """Keeps what several cells of a worker share.
 
     settings: `cache` (disk, memory or off), `cache_dir`, and `cache_gb`, the size of the disk cache. task: returns the
-    data of a job's task. held: a step that comes after all that is done now: what it and later ones need is kept.
+    data of a job's task. held: the first step of the cell in whose turn
+    rounds of several run: what it and later steps need is kept.
     """
 
     def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:
@@ -54,11 +55,9 @@ class SharedWork:
         """Where this job looks and leaves results. None where nothing is shared."""
         if not self.remember:
             return None
-        step = self.step(job)
-        if step is not None and self.held is None:
+        step = self.step(job) if self.held is None else self.held - 1
+        if step is not None:
             state.memo.advance(step)
-        elif self.held is not None:
-            state.memo.advance(self.held - 1)
         return self.shared(state, job)
 
     def step(self, job: CellJob) -> int | None:
